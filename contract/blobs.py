@@ -1,0 +1,114 @@
+"""Bytes in S3: inputs that the gateway stored, and results.
+
+Keys: ``inputs/<tenant>/<task>/<n>`` and ``results/<tenant>/<task>/attempt-<n>/<part>.json``. A result is committed by
+the record that points to it, so a late attempt's object is never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from contract.errors import BlobsUnavailable, InputUnavailable
+from contract.settings import FleetSettings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+
+#: Answers that say the object or the right to it is missing, rather than that S3 is away.
+_ABSENT = {"NoSuchKey", "NoSuchBucket", "404", "AccessDenied", "403"}
+
+
+def input_key(tenant: str, task_id: str, index: int) -> str:
+    """Where the gateway stores the n-th inline picture of a task."""
+    return f"inputs/{tenant}/{task_id}/{index}"
+
+
+def result_key(tenant: str, task_id: str, part: int, attempt: int) -> str:
+    """Where a worker stores what one attempt of a part gave."""
+    return f"results/{tenant}/{task_id}/attempt-{attempt}/{part}.json"
+
+
+class BlobStore:
+    """One bucket. Thread-safe: boto3 clients are.
+
+    Every failure is ``BlobsUnavailable``, but for an object that isn't there, which is ``InputUnavailable``.
+    """
+
+    def __init__(self, settings: FleetSettings) -> None:
+        access, secret = settings.s3_access_key_id, settings.s3_secret_access_key
+        self.bucket = settings.s3_bucket
+        self._client: S3Client = boto3.client(
+            "s3",
+            endpoint_url=settings.s3_endpoint_url,
+            region_name=settings.s3_region,
+            aws_access_key_id=access.get_secret_value() if access else None,
+            aws_secret_access_key=secret.get_secret_value() if secret else None,
+            config=Config(
+                signature_version="s3v4",
+                connect_timeout=2,
+                read_timeout=10,
+                retries={"mode": "standard", "max_attempts": 3},
+                max_pool_connections=64,
+                s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
+            ),
+        )
+
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        """Store ``data``."""
+        with self._errors():
+            self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
+
+    def get(self, key: str) -> bytes:
+        """Read an object of our own bucket."""
+        with self._errors():
+            return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def presigned_get(self, bucket: str, key: str, *, expires_s: int = 300, content_type: str | None = None) -> str:
+        """A URL that reads one object, without credentials, for ``expires_s`` seconds."""
+        params = {"Bucket": bucket, "Key": key}
+        if content_type:
+            params["ResponseContentType"] = content_type
+        with self._errors():
+            return self._client.generate_presigned_url("get_object", Params=params, ExpiresIn=expires_s)
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Delete every object under ``prefix``; reply how many."""
+        deleted = 0
+        with self._errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+            for page in pages:
+                keys: list[ObjectIdentifierTypeDef] = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
+                if keys:
+                    self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True})
+                    deleted += len(keys)
+        return deleted
+
+    def check(self) -> None:
+        """Raise ``BlobsUnavailable`` unless the bucket answers."""
+        with self._errors():
+            try:
+                self._client.head_bucket(Bucket=self.bucket)
+            except ClientError as exc:
+                raise BlobsUnavailable("the bucket doesn't answer") from exc
+
+    def location(self, key: str) -> str:
+        """The object's ``s3://`` address."""
+        return f"s3://{self.bucket}/{key}"
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ClientError as exc:
+            if exc.response.get("Error", {}).get("Code") in _ABSENT:
+                raise InputUnavailable("the object isn't there or may not be read") from exc
+            raise BlobsUnavailable("the object store refused; try again later") from exc
+        except BotoCoreError as exc:
+            raise BlobsUnavailable("the object store can't be reached; try again later") from exc

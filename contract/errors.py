@@ -1,0 +1,267 @@
+"""Every error a caller or an operator can meet, as one tree.
+
+    FleetError                      code                    retryable
+    ├── CallerError                                         no: the same request fails again
+    │   ├── InvalidRequest          invalid_request
+    │   ├── MalformedRequest        malformed_request
+    │   ├── Unauthenticated         unauthenticated
+    │   ├── NotFound                not_found
+    │   ├── Gone                    gone
+    │   ├── NotReady                result_not_ready
+    │   ├── IdempotencyConflict     idempotency_conflict
+    │   ├── TooLarge                too_large
+    │   ├── UnsupportedMedia        unsupported_media
+    │   ├── UrlNotAllowed           url_not_allowed
+    │   ├── S3NotAllowed            s3_not_allowed
+    │   ├── InputUnavailable        input_unavailable       the caller's URL or object can't be read
+    │   ├── NotAnImage              not_an_image
+    │   ├── TruncatedImage          truncated_image
+    │   ├── LimitExceeded           limit_exceeded          pixels, bytes, memory or seconds of one input
+    │   ├── ContextTooLong          context_too_long
+    │   └── RejectedByEngine        rejected_by_engine
+    └── ServiceError                                        yes: ours, another attempt may succeed
+        ├── TenantQueueFull         tenant_queue_full
+        ├── QueueFull               queue_full
+        ├── StoreUnavailable        store_unavailable       Redis
+        ├── BlobsUnavailable        blobs_unavailable       S3
+        ├── MediaProcessDied        media_process_died
+        ├── EngineDied              engine_died
+        ├── InternalError           internal_error
+        └── AttemptsExhausted       attempts_exhausted      not retried by itself: it was, three times
+
+HTTP statuses live in ``api_gateway.errors`` alone. Messages are shown to callers: they name what was wrong, the
+limit and the value, never a secret, an internal address or a path of the server.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class ErrorInfo(BaseModel):
+    """An error as it is stored in a record and shown to the caller."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    detail: str
+    retryable: bool
+
+
+class FleetError(Exception):
+    """Base of the tree. ``str(error)`` is safe to show to the caller."""
+
+    code: ClassVar[str] = "fleet_error"
+    title: ClassVar[str] = "Error"
+    retryable: ClassVar[bool] = False
+
+    def info(self) -> ErrorInfo:
+        """The error as data."""
+        return ErrorInfo(code=self.code, detail=str(self), retryable=self.retryable)
+
+
+class CallerError(FleetError):
+    """The request can't succeed as it is."""
+
+
+class InvalidRequest(CallerError):
+    """A field has a value that isn't allowed.
+
+    Args:
+        message: What was wrong, with the limit and the value.
+        pointer: JSON pointer to the field, or "" for the whole body.
+    """
+
+    code = "invalid_request"
+    title = "Invalid value"
+
+    def __init__(self, message: str, pointer: str = "") -> None:
+        super().__init__(message)
+        self.pointer = pointer
+
+
+class MalformedRequest(CallerError):
+    """The body can't be read at all."""
+
+    code = "malformed_request"
+    title = "Malformed request"
+
+
+class Unauthenticated(CallerError):
+    """No key, or one that nobody holds."""
+
+    code = "unauthenticated"
+    title = "Authentication failed"
+
+
+class NotFound(CallerError):
+    """No such thing, or another tenant's."""
+
+    code = "not_found"
+    title = "Not found"
+
+
+class Gone(CallerError):
+    """It was here and has been purged."""
+
+    code = "gone"
+    title = "Purged"
+
+
+class NotReady(CallerError):
+    """The task has no result (yet)."""
+
+    code = "result_not_ready"
+    title = "No result"
+
+
+class IdempotencyConflict(CallerError):
+    """The idempotency key was used with another body."""
+
+    code = "idempotency_conflict"
+    title = "Idempotency key reused"
+
+
+class TooLarge(CallerError):
+    """The request body is over the limit."""
+
+    code = "too_large"
+    title = "Body too large"
+
+
+class UnsupportedMedia(CallerError):
+    """The request's content type isn't one we read."""
+
+    code = "unsupported_media"
+    title = "Unsupported media type"
+
+
+class UrlNotAllowed(CallerError):
+    """The egress policy forbids the URL or an address behind it."""
+
+    code = "url_not_allowed"
+    title = "URL not allowed"
+
+
+class S3NotAllowed(CallerError):
+    """The tenant may not read that bucket or prefix."""
+
+    code = "s3_not_allowed"
+    title = "Object not allowed"
+
+
+class InputUnavailable(CallerError):
+    """The caller's URL or object answered with an error."""
+
+    code = "input_unavailable"
+    title = "Input unavailable"
+
+
+class NotAnImage(CallerError):
+    """The bytes are in no picture format that is read here."""
+
+    code = "not_an_image"
+    title = "Not an image"
+
+
+class TruncatedImage(CallerError):
+    """The picture ends early or is damaged."""
+
+    code = "truncated_image"
+    title = "Damaged image"
+
+
+class LimitExceeded(CallerError):
+    """One input needs more pixels, bytes, memory or seconds than an input may."""
+
+    code = "limit_exceeded"
+    title = "Input over a limit"
+
+
+class ContextTooLong(CallerError):
+    """Prompt and requested output don't fit the model's context."""
+
+    code = "context_too_long"
+    title = "Context too long"
+
+
+class RejectedByEngine(CallerError):
+    """The engine refused the request for another reason of the caller's."""
+
+    code = "rejected_by_engine"
+    title = "Rejected by the engine"
+
+
+class ServiceError(FleetError):
+    """Our infrastructure failed; the same request may succeed later."""
+
+    retryable = True
+
+
+class TenantQueueFull(ServiceError):
+    """The tenant has as many waiting parts as it may."""
+
+    code = "tenant_queue_full"
+    title = "Too many queued tasks"
+
+
+class QueueFull(ServiceError):
+    """The model's queue is at its limit."""
+
+    code = "queue_full"
+    title = "Queue full"
+
+
+class StoreUnavailable(ServiceError):
+    """Redis is away or out of memory."""
+
+    code = "store_unavailable"
+    title = "Queue unavailable"
+
+
+class BlobsUnavailable(ServiceError):
+    """S3 is away."""
+
+    code = "blobs_unavailable"
+    title = "Object store unavailable"
+
+
+class MediaProcessDied(ServiceError):
+    """The process that decodes pictures ended without an answer."""
+
+    code = "media_process_died"
+    title = "Decoder died"
+
+
+class EngineDied(ServiceError):
+    """The engine's loop ended."""
+
+    code = "engine_died"
+    title = "Engine died"
+
+
+class InternalError(ServiceError):
+    """A fault of ours that has no better name."""
+
+    code = "internal_error"
+    title = "Internal error"
+
+
+class AttemptsExhausted(ServiceError):
+    """Every allowed attempt failed; the task is dead-lettered."""
+
+    code = "attempts_exhausted"
+    title = "Attempts exhausted"
+
+
+def all_errors() -> dict[str, type[FleetError]]:
+    """Every concrete error by its code."""
+    found: dict[str, type[FleetError]] = {}
+    pending: list[type[FleetError]] = [CallerError, ServiceError]
+    while pending:
+        for error in pending.pop().__subclasses__():
+            found[error.code] = error
+            pending.append(error)
+    return found

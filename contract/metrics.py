@@ -1,0 +1,68 @@
+"""Names of every metric, in one place; labels have few values, never ids.
+
+Each role registers what it exports in its own registry: ``Metrics(CollectorRegistry())``.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+#: Seconds; from a tiny task on a GPU to a long one on a CPU.
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class GatewayMetrics:
+    """What the gateway counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "ovis_gateway_requests", "HTTP requests answered", ["route", "method", "status"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "ovis_gateway_request_seconds", "Time to answer", ["route"], buckets=SECONDS, registry=registry
+        )
+        self.tasks_accepted = Counter(
+            "ovis_tasks_accepted", "Tasks that were answered with 202", ["model", "kind"], registry=registry
+        )
+
+
+class WorkerMetrics:
+    """What a model worker counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.wakeups = Counter("ovis_worker_wakeups", "Wake-ups taken", ["outcome"], registry=registry)
+        self.parts = Counter("ovis_worker_parts", "Attempts ended", ["outcome"], registry=registry)
+        self.part_seconds = Histogram(
+            "ovis_worker_part_seconds",
+            "Seconds of an attempt by stage",
+            ["stage"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.queued_seconds = Histogram(
+            "ovis_worker_queued_seconds", "Seconds a part waited", buckets=SECONDS, registry=registry
+        )
+        self.leases = Gauge("ovis_worker_leases", "Attempts held", registry=registry)
+        self.media_deaths = Counter(
+            "ovis_media_process_deaths", "Media processes that were killed or died", ["why"], registry=registry
+        )
+        self.running = Gauge("ovis_engine_running_requests", "Requests sharing engine steps", registry=registry)
+        self.waiting = Gauge("ovis_engine_waiting_requests", "Requests that wait for a row", registry=registry)
+        self.steps = Gauge("ovis_engine_steps", "Engine steps since the start", registry=registry)
+        self.output_tokens = Gauge("ovis_engine_output_tokens", "Tokens generated since the start", registry=registry)
+        self.cache_tokens = Gauge("ovis_engine_cache_tokens", "Tokens held by the KV cache", registry=registry)
+        self.pool_rows = Gauge("ovis_engine_visual_pool_rows", "Rows of the visual pool in use", registry=registry)
+
+
+class QueueMetrics:
+    """What the io workers export of the queues."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.waiting = Gauge("ovis_queue_waiting_parts", "Parts that wait", ["queue"], registry=registry)
+        self.running = Gauge("ovis_queue_running_parts", "Parts under a lease", ["queue"], registry=registry)
+        self.slots = Gauge("ovis_queue_slots", "Parts the live workers take at once", ["queue"], registry=registry)
+        self.workers = Gauge("ovis_queue_workers", "Live workers", ["queue"], registry=registry)
+        self.wakeups_pushed = Counter("ovis_queue_wakeups_pushed", "Wake-ups topped up", ["queue"], registry=registry)
+        self.leases_expired = Counter("ovis_leases_expired", "Attempts taken back", ["outcome"], registry=registry)
+        self.tasks_purged = Counter("ovis_tasks_purged", "Tasks purged after their retention", registry=registry)
+        self.reaps = Counter("ovis_reaper_passes", "Looks at the leases", registry=registry)

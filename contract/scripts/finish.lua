@@ -1,0 +1,33 @@
+-- Commit an attempt by its token. A late or repeated commit changes nothing.
+-- ARGV: token, task, part, outcome ('succeeded'|'failed'|'stopped'), result, error, actual cost
+-- Reply: 'committed' | 'canceled' | 'stale'
+local token, id, part, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local key, p = task_key(id), 'p' .. part
+local a = find_attempt(token)
+if not a then
+  local f = call('HMGET', key, p .. ':token', p .. ':state')
+  if f[1] == token and f[2] ~= 'running' then -- our own retry after a lost reply
+    return f[2] == 'canceled' and 'canceled' or 'committed'
+  end
+  return 'stale'
+end
+local stop = call('HGET', key, 'stop')
+local stopping = stop and stop ~= ''
+if outcome == 'stopped' and not stopping then
+  give_back(a, 'stopped', false)
+  return 'stale'
+end
+drop_attempt(a)
+if call('EXISTS', key) == 0 then return 'stale' end
+add_history(a, outcome)
+if stopping then
+  charge(a.queue, a.tenant, -a.cost, a.weight)
+  end_part(id, part, 'canceled')
+  wake(a.queue, 1)
+  return 'canceled'
+end
+charge(a.queue, a.tenant, tonumber(ARGV[7]) - a.cost, a.weight)
+if ARGV[5] ~= '' then call('HSET', key, p .. ':result', ARGV[5]) end
+end_part(id, part, outcome, ARGV[6])
+wake(a.queue, 1)
+return 'committed'

@@ -1,0 +1,186 @@
+-- What every script shares. The constants above this line are filled in from contract/store.py.
+-- Keys are computed from ids, so these scripts need one Redis (not Redis Cluster, which kombu lacks too).
+
+local call = redis.call
+
+local function now_ms()
+  local t = call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function int(value) return string.format('%.0f', value) end
+
+local function task_key(id) return 'ovis:task:' .. id end
+local function queue_key(queue, suffix) return 'ovis:q:' .. queue .. ':' .. suffix end
+local function tenant_key(queue, tenant) return 'ovis:q:' .. queue .. ':t:' .. tenant end
+
+local function number(key, field) return tonumber(call('HGET', key, field) or '0') end
+
+-- Wake-ups ------------------------------------------------------------------------------------------------------
+
+-- Push at most `most` wake-ups, up to min(waiting parts, twice the fleet's slots).
+local function wake(queue, most)
+  local stats = queue_key(queue, 'stats')
+  local waiting = number(stats, 'waiting')
+  local slots = math.max(1, number(stats, 'slots'))
+  local missing = math.min(waiting, 2 * slots) - call('LLEN', queue)
+  local pushed = 0
+  while pushed < missing and pushed < most do
+    local tag = 'wake-' .. int(call('INCR', 'ovis:wakeups'))
+    local message = string.gsub(string.gsub(WAKEUP_MESSAGE, '@TAG@', tag), '@QUEUE@', queue)
+    call('LPUSH', queue, message)
+    pushed = pushed + 1
+  end
+  return pushed
+end
+
+-- Fair order ----------------------------------------------------------------------------------------------------
+
+-- The tenant's virtual time in the queue; a tenant that was idle starts at the queue's clock, not in its past.
+local function virtual_time(queue, tenant)
+  local own = number(queue_key(queue, 'vt'), tenant)
+  return math.max(own, tonumber(call('GET', queue_key(queue, 'clock')) or '0'))
+end
+
+local function set_virtual_time(queue, tenant, value)
+  call('HSET', queue_key(queue, 'vt'), tenant, string.format('%.6f', value))
+  call('ZADD', queue_key(queue, 'tenants'), 'XX', value, tenant)
+end
+
+-- Charge (or, with a negative cost, refund) a tenant.
+local function charge(queue, tenant, cost, weight)
+  local own = number(queue_key(queue, 'vt'), tenant)
+  set_virtual_time(queue, tenant, math.max(0, own + cost / weight))
+end
+
+local function enqueue(queue, tenant, id, part, band, created_ms)
+  local added = call('ZADD', tenant_key(queue, tenant), int(band * 1e13 + created_ms), id .. '/' .. part)
+  if added == 0 then return end
+  call('HINCRBY', queue_key(queue, 'stats'), 'waiting', 1)
+  call('SADD', 'ovis:queues', queue)
+  local tenants = queue_key(queue, 'tenants')
+  if not call('ZSCORE', tenants, tenant) then
+    local start = virtual_time(queue, tenant)
+    call('ZADD', tenants, start, tenant)
+    call('HSET', queue_key(queue, 'vt'), tenant, string.format('%.6f', start))
+  end
+end
+
+local function left_queue(queue, tenant)
+  call('HINCRBY', queue_key(queue, 'stats'), 'waiting', -1)
+  if call('EXISTS', tenant_key(queue, tenant)) == 0 then
+    call('ZREM', queue_key(queue, 'tenants'), tenant)
+  end
+end
+
+local function dequeue(queue, tenant, id, part)
+  if call('ZREM', tenant_key(queue, tenant), id .. '/' .. part) == 1 then left_queue(queue, tenant) end
+end
+
+-- Ends ----------------------------------------------------------------------------------------------------------
+
+-- End the task: status, outbox entry and retention in one step (law 4).
+local function end_task(id, status, error)
+  local key = task_key(id)
+  local now = now_ms()
+  local expires = now + 1000 * number(key, 'retention_s')
+  call('HSET', key, 'status', status, 'ended_ms', int(now), 'expires_ms', int(expires))
+  if error and error ~= '' then call('HSET', key, 'error', error) end
+  call('ZADD', 'ovis:retention', int(expires), id)
+  if call('HEXISTS', key, 'webhook') == 1 then
+    call('RPUSH', 'ovis:outbox', cjson.encode({
+      task = id, run = number(key, 'run'), status = status, ended_ms = now }))
+  end
+  call('PUBLISH', 'ovis:ended', id)
+end
+
+-- End the task once its last part has ended. The first failed part's error is the task's.
+local function end_task_if_last(id)
+  local key = task_key(id)
+  local f = call('HMGET', key, 'parts_total', 'parts_done', 'parts_failed', 'parts_canceled', 'stop', 'part_error')
+  local total, done, failed, canceled = tonumber(f[1]), tonumber(f[2]), tonumber(f[3]), tonumber(f[4])
+  if done + failed + canceled < total then return end
+  if f[5] and f[5] ~= '' then end_task(id, 'canceled')
+  elseif failed > 0 then end_task(id, 'failed', f[6])
+  else end_task(id, 'succeeded') end
+end
+
+local COUNTERS = { succeeded = 'parts_done', failed = 'parts_failed', canceled = 'parts_canceled' }
+
+local function end_part(id, part, state, error)
+  local key = task_key(id)
+  call('HSET', key, 'p' .. part .. ':state', state)
+  if error and error ~= '' then
+    call('HSET', key, 'p' .. part .. ':error', error)
+    call('HSETNX', key, 'part_error', error)
+  end
+  call('HINCRBY', key, COUNTERS[state], 1)
+  end_task_if_last(id)
+end
+
+-- Attempts ------------------------------------------------------------------------------------------------------
+
+local function find_attempt(token)
+  local found = call('HGET', 'ovis:attempts', token)
+  if not found then return nil end
+  local a = cjson.decode(found)
+  a.token = token
+  return a
+end
+
+local function drop_attempt(a)
+  call('HDEL', 'ovis:attempts', a.token)
+  call('ZREM', 'ovis:leases', a.token)
+  call('HINCRBY', queue_key(a.queue, 'stats'), 'running', -1)
+end
+
+-- One line of the part's history: who had it, from when to when, why it ended.
+local function add_history(a, why)
+  local field = 'p' .. a.part .. ':history'
+  local line = cjson.encode({
+    worker = a.worker, started_ms = a.started_ms, ended_ms = now_ms(), why = why })
+  local before = call('HGET', task_key(a.task), field)
+  call('HSET', task_key(a.task), field, before and (before .. '\n' .. line) or line)
+end
+
+-- Take an attempt back: its part waits again, or ends where it may not run again. `counts`: whether the try is used up.
+local function give_back(a, why, counts)
+  drop_attempt(a)
+  local key = task_key(a.task)
+  if call('EXISTS', key) == 0 then return 'gone' end
+  local p = 'p' .. a.part
+  local stop = call('HGET', key, 'stop')
+  add_history(a, why)
+  charge(a.queue, a.tenant, -a.cost, a.weight)
+  if not counts then call('HINCRBY', key, p .. ':attempts', -1) end
+  if stop and stop ~= '' then
+    end_part(a.task, a.part, 'canceled')
+    return 'canceled'
+  end
+  if number(key, p .. ':attempts') >= MAX_ATTEMPTS then
+    end_part(a.task, a.part, 'failed', EXHAUSTED_ERROR)
+    return 'exhausted'
+  end
+  call('HSET', key, p .. ':state', 'waiting')
+  call('HDEL', key, p .. ':token')
+  local f = call('HMGET', key, 'band', 'created_ms', 'parts_total')
+  if f[3] == '1' then call('HSET', key, 'status', 'queued') end
+  enqueue(a.queue, a.tenant, a.task, a.part, tonumber(f[1]), tonumber(f[2]))
+  wake(a.queue, 1)
+  return 'queued'
+end
+
+-- Workers -------------------------------------------------------------------------------------------------------
+
+local function count_slots(queue)
+  local sum = 0
+  for _, slots in ipairs(call('HVALS', queue_key(queue, 'slots'))) do sum = sum + tonumber(slots) end
+  call('HSET', queue_key(queue, 'stats'), 'slots', sum, 'workers', call('ZCARD', queue_key(queue, 'workers')))
+end
+
+local function register(queue, worker, slots)
+  call('SADD', 'ovis:queues', queue)
+  call('ZADD', queue_key(queue, 'workers'), int(now_ms()), worker)
+  call('HSET', queue_key(queue, 'slots'), worker, slots)
+  count_slots(queue)
+end

@@ -1,0 +1,11 @@
+-- Forget one ended task whose retention is over; its blobs must be gone already.
+-- ARGV: task, seconds for which the id answers "purged".  Reply: 1 | 0
+local id = ARGV[1]
+local key = task_key(id)
+local tenant = call('HGET', key, 'tenant')
+call('ZREM', 'ovis:retention', id)
+if not tenant then return 0 end
+call('ZREM', 'ovis:index:' .. tenant, id)
+call('DEL', key)
+call('SET', 'ovis:purged:' .. id, tenant, 'EX', ARGV[2])
+return 1

@@ -1,0 +1,44 @@
+"""What every role needs to know of its surroundings. Each room adds its own settings to these."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from contract.egress import EgressPolicy
+
+Network = IPv4Network | IPv6Network
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+class FleetSettings(BaseSettings):
+    """Read from the environment, prefix ``OVIS_``. A bad value stops the start."""
+
+    model_config = SettingsConfigDict(env_prefix="OVIS_", frozen=True, extra="ignore")
+
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Redis or Valkey 7+, with noeviction and AOF"
+    )
+    s3_endpoint_url: str | None = Field(None, description="S3 server; none means AWS")
+    s3_region: str = Field("us-east-1", description="Region of the bucket")
+    s3_bucket: str = Field("ovis", description="Bucket for inputs and results")
+    s3_access_key_id: SecretStr | None = Field(None, description="none means boto3's own chain of credentials")
+    s3_secret_access_key: SecretStr | None = Field(None, description="goes with the key id")
+    egress_allow_http: bool = Field(False, description="whether input URLs may be plain http")
+    egress_allow_cidrs: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="comma-separated networks that input URLs may reach although they are not global"
+    )
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="lowest level logged")
+
+    @property
+    def egress(self) -> EgressPolicy:
+        """The address policy for URLs that callers give."""
+        return EgressPolicy(allow_http=self.egress_allow_http, allow_networks=self.egress_allow_cidrs)

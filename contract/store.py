@@ -1,0 +1,263 @@
+"""Tasks in Redis: the keys, and every change as one script.
+
+A change is described by a ``Command`` (pure data); ``contract.redis_io`` runs it, from sync or async code. All times
+are milliseconds by the clock of Redis. Scripts are safe to repeat: a client may retry after a lost reply.
+
+==============================  ======  ===================================================================
+key                             type    holds
+==============================  ======  ===================================================================
+ovis:task:<id>                  hash    the record: tenant, queue, status, created_ms, spec (JSON), weight, band,
+                                        retention_s, run, attempts, parts_total/done/failed/canceled, started_ms,
+                                        ended_ms, expires_ms, stop ("cancel"), error, part_error, webhook; and per
+                                        part n: pn:state, pn:attempts, pn:token, pn:cost, pn:result, pn:error,
+                                        pn:history (a JSON line per ended attempt)
+ovis:index:<tenant>             zset    the tenant's task ids; ids sort by creation
+ovis:idem:<tenant>:<key>        string  "<task id> <body hash>"; lives a day
+ovis:purged:<id>                string  the tenant of a purged task; lives a week
+ovis:q:<queue>:tenants          zset    tenants with waiting parts, by virtual time
+ovis:q:<queue>:t:<tenant>       zset    waiting parts "<id>/<part>", by priority band, then age
+ovis:q:<queue>:vt               hash    virtual time of every tenant seen
+ovis:q:<queue>:clock            string  virtual time of the last claim
+ovis:q:<queue>:stats            hash    waiting, running, slots, workers
+ovis:q:<queue>:workers          zset    workers by last heartbeat
+ovis:q:<queue>:slots            hash    parts that each worker takes at once
+ovis:queues                     set     names of queues ever used
+ovis:leases                     zset    attempt tokens by expiry
+ovis:attempts                   hash    token -> attempt (JSON)
+ovis:reaper:last                string  when leases were last looked at
+ovis:retention                  zset    ended tasks by the time at which they are purged
+ovis:outbox                     list    webhook events to deliver, one per run of a task that has a webhook
+ovis:wakeups                    string  counter behind the wake-ups' tags
+<queue>                         list    Celery's wake-ups
+channels                                ovis:ended (a task's id), ovis:stop (a task's id)
+==============================  ======  ===================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Generic, Literal, TypeVar
+
+from contract.errors import AttemptsExhausted
+from contract.task import PRIORITY_BANDS, Attempt, PartResult, TaskSpec
+from contract.wakeups import WAKEUP_MESSAGE
+
+T_co = TypeVar("T_co", covariant=True)
+
+#: How long a claim stands without renewal.
+LEASE_MS = 15_000
+#: How often a worker renews.
+RENEWAL_S = 3.0
+#: How often leases are looked at and wake-ups topped up.
+REAP_S = 1.0
+#: Tries of a part before it is dead-lettered.
+MAX_ATTEMPTS = 3
+#: How long an idempotency key is remembered.
+IDEMPOTENCY_S = 86_400
+#: How long a purged id answers 410 instead of 404.
+PURGED_S = 7 * 86_400
+
+ENDED_CHANNEL = "ovis:ended"
+STOP_CHANNEL = "ovis:stop"
+QUEUES_KEY = "ovis:queues"
+RETENTION_KEY = "ovis:retention"
+REAPER_KEY = "ovis:reaper:last"
+
+SubmitOutcome = Literal["created", "exists", "conflict", "tenant_full", "queue_full"]
+FinishOutcome = Literal["committed", "canceled", "stale"]
+ReleaseOutcome = Literal["queued", "canceled", "exhausted", "gone", "stale"]
+RenewReply = Literal["ok", "stop", "lost"]
+
+
+def task_key(task_id: str) -> str:
+    """Key of a record."""
+    return f"ovis:task:{task_id}"
+
+
+def purged_key(task_id: str) -> str:
+    """Key that says whose a purged id was."""
+    return f"ovis:purged:{task_id}"
+
+
+def index_key(tenant: str) -> str:
+    """Key of a tenant's list of tasks."""
+    return f"ovis:index:{tenant}"
+
+
+def queue_stats_key(queue: str) -> str:
+    """Key of a queue's counters."""
+    return f"ovis:q:{queue}:stats"
+
+
+@dataclass(frozen=True)
+class Script:
+    """One Lua script, whole."""
+
+    name: str
+    source: str
+    sha: str
+
+
+@dataclass(frozen=True)
+class Command(Generic[T_co]):
+    """One change: a script, its arguments, and what its reply means."""
+
+    script: Script
+    args: tuple[str | int | float, ...]
+    parse: Callable[[Any], T_co]
+
+
+def _lua_text(value: str) -> str:
+    return f"[==[{value}]==]"
+
+
+@cache
+def load_script(name: str) -> Script:
+    """The script ``contract/scripts/<name>.lua`` behind the shared prelude and the constants."""
+    exhausted = AttemptsExhausted(f"all {MAX_ATTEMPTS} attempts ended without a result")
+    constants = (
+        f"local LEASE_MS = {LEASE_MS}\nlocal MAX_ATTEMPTS = {MAX_ATTEMPTS}\n"
+        f"local WAKEUP_MESSAGE = {_lua_text(WAKEUP_MESSAGE)}\n"
+        f"local EXHAUSTED_ERROR = {_lua_text(exhausted.info().model_dump_json())}\n"
+    )
+    folder = resources.files("contract") / "scripts"
+    source = constants + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A task about to be accepted.
+
+    Attributes:
+        weight: The tenant's share weight, > 0.
+        body_hash: What tells two bodies under one idempotency key apart.
+        tenant_limit, queue_limit: Most waiting parts of the tenant in the queue, and of the queue.
+    """
+
+    task_id: str
+    tenant: str
+    spec: TaskSpec
+    cost: int
+    weight: float
+    tenant_limit: int
+    queue_limit: int
+    idempotency_key: str = ""
+    body_hash: str = "-"
+    num_parts: int = 1
+    webhook: str = ""
+
+
+def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
+    """Write record, idempotency key, index, queue entries and wake-ups; reply outcome and the task's id."""
+    s = submission
+    args = (
+        s.task_id,
+        s.tenant,
+        s.spec.model,
+        s.cost,
+        s.weight,
+        PRIORITY_BANDS[s.spec.priority],
+        s.spec.retention_s,
+        s.spec.model_dump_json(exclude_defaults=True),
+        s.idempotency_key,
+        s.body_hash,
+        IDEMPOTENCY_S,
+        s.tenant_limit,
+        s.queue_limit,
+        s.webhook,
+        s.num_parts,
+    )
+    return Command(load_script("submit"), args, lambda reply: (reply[0], reply[1]))
+
+
+def claim(queue: str, *, token: str, worker: str) -> Command[Attempt | None]:
+    """Take the next part in fair order under a lease; None where nothing waits."""
+
+    def parse(reply: list[Any] | None) -> Attempt | None:
+        if reply is None:
+            return None
+        task_id, tenant, part, number, queued_ms, spec = reply
+        return Attempt(
+            token=token,
+            task_id=task_id,
+            tenant=tenant,
+            part=int(part),
+            number=int(number),
+            queued_ms=int(queued_ms),
+            spec=TaskSpec.model_validate_json(spec),
+        )
+
+    return Command(load_script("claim"), (queue, token, worker), parse)
+
+
+def renew(queue: str, worker: str, slots: int, tokens: Sequence[str]) -> Command[dict[str, RenewReply]]:
+    """Heartbeat of a worker with the attempts it holds; reply what to do with each."""
+    return Command(
+        load_script("renew"),
+        (queue, worker, slots, *tokens),
+        lambda reply: dict(zip(tokens, reply, strict=True)),
+    )
+
+
+def finish(
+    attempt: Attempt,
+    outcome: Literal["succeeded", "failed", "stopped"],
+    *,
+    result: PartResult | None = None,
+    error_json: str = "",
+) -> Command[FinishOutcome]:
+    """Commit an attempt by compare-and-set on its token."""
+    args = (
+        attempt.token,
+        attempt.task_id,
+        attempt.part,
+        outcome,
+        result.model_dump_json() if result else "",
+        error_json,
+        result.usage.cost if result else 0,
+    )
+    return Command(load_script("finish"), args, lambda reply: reply)
+
+
+def release(token: str, why: str, *, counts: bool) -> Command[ReleaseOutcome]:
+    """Hand an attempt back; ``counts`` says whether the try is used up."""
+    return Command(load_script("release"), (token, why, int(counts)), lambda reply: reply)
+
+
+@dataclass(frozen=True)
+class Expired:
+    """What one look at the leases did."""
+
+    extended: int
+    requeued: int
+    exhausted: int
+
+
+def expire_leases(limit: int = 1000) -> Command[Expired]:
+    """Take back attempts whose lease ran out."""
+    return Command(load_script("expire"), (limit,), lambda reply: Expired(*map(int, reply)))
+
+
+def cancel(task_id: str, tenant: str) -> Command[str]:
+    """Ask for a task's end; reply its status, or "missing"."""
+    return Command(load_script("cancel"), (task_id, tenant), str)
+
+
+def top_up(queue: str) -> Command[tuple[int, int]]:
+    """Forget silent workers, push missing wake-ups; reply (pushed, forgotten)."""
+    return Command(load_script("top_up"), (queue,), lambda reply: (int(reply[0]), int(reply[1])))
+
+
+def leave(queue: str, worker: str) -> Command[None]:
+    """A worker's good-bye."""
+    return Command(load_script("leave"), (queue, worker), lambda _: None)
+
+
+def purge(task_id: str) -> Command[bool]:
+    """Forget an ended task."""
+    return Command(load_script("purge"), (task_id, PURGED_S), bool)
