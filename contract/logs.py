@@ -12,8 +12,14 @@ import sys
 import structlog
 
 
-def configure_logs(role: str, level: str = "INFO") -> None:
-    """Send structlog and the standard library's loggers (Celery, uvicorn) to stderr as JSON. Call once, in main."""
+def configure_logs(role: str, level: str = "INFO", **bound: str) -> None:
+    """Send structlog and the standard library's loggers (Celery, uvicorn) to stderr as JSON. Call once, in main.
+
+    Args:
+        role: What the process is; on every line.
+        level: Lowest level logged.
+        bound: More that is on every line, from every thread, such as the worker's name.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -22,7 +28,7 @@ def configure_logs(role: str, level: str = "INFO") -> None:
     ]
 
     def add_role(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        event["role"] = role
+        event.update(role=role, **bound)
         return event
 
     structlog.configure(
@@ -44,7 +50,7 @@ def configure_logs(role: str, level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for chatty in ("botocore", "boto3", "urllib3", "httpx", "httpcore"):
+    for chatty in ("botocore", "boto3", "urllib3", "httpx", "httpcore", "celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contract.egress import EgressPolicy
@@ -42,3 +42,11 @@ class FleetSettings(BaseSettings):
     def egress(self) -> EgressPolicy:
         """The address policy for URLs that callers give."""
         return EgressPolicy(allow_http=self.egress_allow_http, allow_networks=self.egress_allow_cidrs)
+
+
+def explain(error: ValidationError) -> list[tuple[str, str]]:
+    """Where and what, for each wrong value; without the value, which may be a secret."""
+    return [
+        (".".join(map(str, item["loc"])), item["msg"])
+        for item in error.errors(include_input=False, include_url=False, include_context=False)
+    ]

@@ -141,6 +141,18 @@ class PartResult(BaseModel):
     blob_key: str
     usage: Usage
 
+    def document(self, task_id: str, part: int, spec: TaskSpec) -> dict[str, object]:
+        """The result as it lies in the blob store and as callers read it."""
+        return {
+            "task_id": task_id,
+            "part": part,
+            "model": spec.model,
+            "operation": spec.operation,
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "usage": self.usage.model_dump(),
+        }
+
 
 class TaskRecord(BaseModel):
     """A task as it stands in Redis, read back."""

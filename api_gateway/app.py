@@ -1,0 +1,83 @@
+"""Builds the application: everything is made here, nothing at import."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry, ProcessCollector
+
+from api_gateway.blob_calls import BlobCalls
+from api_gateway.body_limit import BodyLimit
+from api_gateway.endings import Endings
+from api_gateway.observation import Observation
+from api_gateway.problems import install_handlers
+from api_gateway.records import Records
+from api_gateway.routes import lists, models, operations, results, tasks
+from api_gateway.services import Services
+from api_gateway.settings import GatewaySettings
+from api_gateway.submission import Submitter
+from contract.blobs import BlobStore
+from contract.metrics import GatewayMetrics
+from contract.redis_io import connect_async
+from contract.tenants import Tenants
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """The HTTP face, wired. Opens no connection yet.
+
+    Raises:
+        OSError: The tenants file can't be read.
+        pydantic.ValidationError: The tenants file is wrong.
+    """
+    services = _services(settings)
+    app = FastAPI(
+        title="Ovis Fleet",
+        summary="Pictures and prompts in, text out.",
+        version=version("ovis-fleet"),
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+    )
+    app.state.services = services
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Observation, metrics=services.metrics)
+    install_handlers(app)
+    for module in (tasks, lists, results, models, operations):
+        app.include_router(module.router)
+    return app
+
+
+def _services(settings: GatewaySettings) -> Services:
+    tenants = Tenants.load(settings.tenants_file)
+    client = connect_async(settings.redis_url.get_secret_value())
+    records = Records(client)
+    blobs = BlobCalls(BlobStore(settings), threads=settings.blob_threads, timeout_s=settings.blob_timeout_s)
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    return Services(
+        settings=settings,
+        tenants=tenants,
+        records=records,
+        blobs=blobs,
+        submitter=Submitter(client, records, blobs, settings.queue_max_waiting_parts),
+        endings=Endings(client),
+        registry=registry,
+        metrics=GatewayMetrics(registry),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    listening = asyncio.create_task(services.endings.run())
+    try:
+        yield
+    finally:
+        listening.cancel()
+        await asyncio.wait({listening})
+        await services.submitter.client.aclose()
+        services.blobs.close()

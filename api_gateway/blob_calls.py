@@ -1,0 +1,100 @@
+"""The blob store for async code: calls run in a bounded number of threads and never longer than they may."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from contract.blobs import BlobStore
+from contract.errors import BlobsUnavailable
+from contract.logs import get_logger
+
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Bytes to be stored."""
+
+    key: str
+    data: bytes
+    media_type: str
+
+
+class BlobCalls:
+    """A ``BlobStore`` behind ``await``.
+
+    A call that takes too long is given up by its caller but goes on in its thread; further calls wait for a free
+    one, so that an object store that hangs can't take all memory.
+    """
+
+    def __init__(self, store: BlobStore, *, threads: int, timeout_s: float) -> None:
+        self.store = store
+        self._timeout_s = timeout_s
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="blobs")
+
+    def close(self) -> None:
+        """Take no more calls. Doesn't wait for those under way."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def put_all(self, prefix: str, blobs: Sequence[Blob]) -> None:
+        """Store ``blobs``, all under ``prefix``: all of them, or in the end none.
+
+        Raises:
+            BlobsUnavailable: The object store is away or too slow.
+        """
+        future = self._threads.submit(self._put_all, blobs)
+        try:
+            await self._result(future)
+        except BaseException:
+            # Even a put that was given up may still succeed: what is there is deleted after it.
+            future.add_done_callback(lambda _: self._delete_later(prefix))
+            raise
+
+    async def get(self, key: str) -> bytes:
+        """Read an object of our own bucket.
+
+        Raises:
+            BlobsUnavailable: The object store is away or too slow.
+            InputUnavailable: The object isn't there.
+        """
+        return await self._call(lambda: self.store.get(key))
+
+    async def delete_prefix(self, prefix: str) -> None:
+        """Delete what is under ``prefix``; where that fails it is logged and stays."""
+        deletion = asyncio.wrap_future(self._threads.submit(self._delete, prefix))
+        await asyncio.wait({deletion}, timeout=self._timeout_s)
+
+    async def check(self) -> None:
+        """Raise ``BlobsUnavailable`` unless the bucket answers."""
+        await self._call(self.store.check)
+
+    async def _call(self, call: Callable[[], T]) -> T:
+        return await self._result(self._threads.submit(call))
+
+    async def _result(self, future: Future[T]) -> T:
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), self._timeout_s)
+        except TimeoutError as exc:
+            raise BlobsUnavailable("the object store is too slow; try again later") from exc
+
+    def _put_all(self, blobs: Sequence[Blob]) -> None:
+        for blob in blobs:
+            self.store.put(blob.key, blob.data, blob.media_type)
+
+    def _delete_later(self, prefix: str) -> None:
+        try:
+            self._threads.submit(self._delete, prefix)
+        except RuntimeError:  # the process is about to end
+            log.warning("inputs_left_over", prefix=prefix)
+
+    def _delete(self, prefix: str) -> None:
+        try:
+            self.store.delete_prefix(prefix)
+        except BlobsUnavailable:
+            log.warning("inputs_left_over", prefix=prefix)

@@ -1,0 +1,118 @@
+"""Errors as HTTP: the one table from code to status, and problem details (RFC 9457).
+
+No other module, and no other room, knows an HTTP status of an error.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from contract.errors import CallerError, ErrorInfo, FleetError, all_errors
+
+
+class MethodNotAllowed(CallerError):
+    """The path is there, the method isn't. Only HTTP knows this error, so it isn't in the contract."""
+
+    code = "method_not_allowed"
+    title = "Method not allowed"
+
+
+#: HTTP status of every error.
+HTTP_STATUS: dict[str, int] = {
+    "malformed_request": 400,
+    "unauthenticated": 401,
+    "s3_not_allowed": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "result_not_ready": 409,
+    "gone": 410,
+    "too_large": 413,
+    "unsupported_media": 415,
+    "invalid_request": 422,
+    "idempotency_conflict": 422,
+    "url_not_allowed": 422,
+    "input_unavailable": 422,
+    "not_an_image": 422,
+    "truncated_image": 422,
+    "limit_exceeded": 422,
+    "context_too_long": 422,
+    "rejected_by_engine": 422,
+    "tenant_queue_full": 429,
+    "media_process_died": 500,
+    "engine_died": 500,
+    "internal_error": 500,
+    "attempts_exhausted": 500,
+    "queue_full": 503,
+    "store_unavailable": 503,
+    "blobs_unavailable": 503,
+}
+
+#: Seconds after which another try may succeed, for errors of which that can be said.
+RETRY_AFTER_S: dict[str, int] = {
+    "tenant_queue_full": 5,
+    "queue_full": 10,
+    "store_unavailable": 2,
+    "blobs_unavailable": 2,
+}
+
+
+class FieldError(BaseModel):
+    """One wrong value and where it stands."""
+
+    model_config = ConfigDict(frozen=True)
+    detail: str
+    pointer: str | None = Field(None, description="JSON pointer into the body")
+    parameter: str | None = Field(None, description="name of the query parameter or header")
+
+
+class Problem(BaseModel):
+    """Problem details (RFC 9457); also the form of a task's ``error``."""
+
+    model_config = ConfigDict(frozen=True)
+    type: str = Field(description="URN of the code")
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="stable; see the table of errors")
+    retryable: bool = Field(description="whether the same request may succeed later")
+    request_id: str | None = Field(description="None in a task's error, which no request caused")
+    errors: tuple[FieldError, ...] = ()
+
+    @classmethod
+    def of(cls, info: ErrorInfo, *, request_id: str | None = None, errors: tuple[FieldError, ...] = ()) -> Problem:
+        """The problem that an error is to a caller."""
+        known = all_errors().get(info.code, FleetError)
+        return cls(
+            type=f"urn:ovis-fleet:error:{info.code}",
+            title=known.title,
+            status=HTTP_STATUS.get(info.code, 500),
+            detail=info.detail,
+            code=info.code,
+            retryable=info.retryable,
+            request_id=request_id,
+            errors=errors,
+        )
+
+
+class Refused(Exception):
+    """A request that an error of the contract refuses because of some values of it.
+
+    Args:
+        error: What is wrong.
+        errors: Where.
+    """
+
+    def __init__(self, error: FleetError, errors: tuple[FieldError, ...]) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.errors = errors
+
+    @classmethod
+    def at(cls, pointer: str, error: FleetError) -> Refused:
+        """Because of the value at a JSON pointer into the body."""
+        return cls(error, (FieldError(detail=str(error), pointer=pointer),))
+
+    @classmethod
+    def parameter(cls, name: str, error: FleetError) -> Refused:
+        """Because of a query parameter or a header."""
+        return cls(error, (FieldError(detail=str(error), parameter=name),))

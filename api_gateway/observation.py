@@ -1,0 +1,79 @@
+"""What every request leaves behind: an id, a count, a time and one line in the log."""
+
+from __future__ import annotations
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api_gateway.problems import problem_response
+from contract.errors import InternalError
+from contract.logs import get_logger
+from contract.metrics import GatewayMetrics
+
+log = get_logger(__name__)
+
+#: Ids that callers may choose; anything else is replaced.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+#: Asked every few seconds by machines: not worth a line each.
+_QUIET_ROUTES = {"/livez", "/readyz", "/metrics"}
+
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+
+#: Logged where the caller went away before its request was read (nginx's number); nobody receives it.
+_CLIENT_GONE = 499
+
+
+class Observation:
+    """ASGI middleware, the outermost of ours: request ids, metrics, the access log, and the last answer to a fault."""
+
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, whatever happens inside."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        status: int | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        start = time.monotonic()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except ClientDisconnect:
+                status = _CLIENT_GONE
+            except Exception:
+                log.exception("request_broke")
+                if status is None:
+                    error = InternalError("the request failed for a reason of ours; the request id helps to find it")
+                    await problem_response(scope, error)(scope, receive, send_with_id)
+            finally:
+                self._record(scope, status or _CLIENT_GONE, time.monotonic() - start)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._metrics.requests.labels(route, method, str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        fields = {"task_id": scope.get("path_params", {}).get("task_id"), "tenant": scope["state"].get("tenant")}
+        known = {name: value for name, value in fields.items() if value is not None}
+        write = log.debug if route in _QUIET_ROUTES else log.info
+        write("request", method=method, route=route, status=status, seconds=round(seconds, 4), **known)

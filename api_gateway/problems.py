@@ -1,0 +1,122 @@
+"""Turns whatever a request raised into an ``application/problem+json`` response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from api_gateway.errors import RETRY_AFTER_S, FieldError, MethodNotAllowed, Problem, Refused
+from contract.errors import (
+    FleetError,
+    InternalError,
+    InvalidRequest,
+    MalformedRequest,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+)
+
+#: Wrong values that are named in one answer; a body can hold any number of them.
+_MAX_FIELD_ERRORS = 20
+
+#: Characters of a pointer that are shown; the caller chose the names in it.
+_MAX_POINTER_CHARS = 200
+
+
+def problem_response(
+    scope: Scope,
+    error: FleetError,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The response that tells the caller of ``error``."""
+    request_id = scope.get("state", {}).get("request_id")
+    problem = Problem.of(error.info(), request_id=request_id, errors=tuple(errors))
+    response = Response(
+        problem.model_dump_json(exclude_none=True),
+        status_code=problem.status,
+        media_type="application/problem+json",
+        headers=dict(headers or {}),
+    )
+    if error.code in RETRY_AFTER_S:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S[error.code])
+    if isinstance(error, Unauthenticated):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="ovis-fleet"'
+    return response
+
+
+def invalid_body(error: ValidationError) -> Refused:
+    """What pydantic found in a body: pointers and messages, never the values."""
+    items = error.errors(include_input=False, include_url=False, include_context=False)
+    errors = tuple(
+        FieldError(detail=_message(item["type"], item["msg"]), pointer=json_pointer(item["loc"]))
+        for item in items[:_MAX_FIELD_ERRORS]
+    )
+    return Refused(InvalidRequest(f"{errors[0].pointer or 'the body'}: {errors[0].detail}"), errors)
+
+
+def json_pointer(loc: Sequence[int | str]) -> str:
+    """A JSON pointer (RFC 6901) to where pydantic's ``loc`` leads."""
+    tokens = [str(part).replace("~", "~0").replace("/", "~1") for part in loc if part != "[key]"]
+    return "".join(f"/{token}" for token in tokens)[:_MAX_POINTER_CHARS]
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Make every error that a route raises a problem."""
+    app.add_exception_handler(FleetError, _on_fleet_error)
+    app.add_exception_handler(Refused, _on_refused)
+    app.add_exception_handler(RequestValidationError, _on_parameters)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def _message(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "not a field that this version accepts"
+    return message.removeprefix("Value error, ")
+
+
+async def _on_fleet_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, FleetError)
+    errors: tuple[FieldError, ...] = ()
+    if isinstance(exc, InvalidRequest) and exc.pointer:
+        errors = (FieldError(detail=str(exc), pointer=exc.pointer),)
+    return problem_response(request.scope, exc, errors)
+
+
+async def _on_refused(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, Refused)
+    return problem_response(request.scope, exc.error, exc.errors)
+
+
+async def _on_parameters(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    items: Sequence[Any] = exc.errors()
+    errors = tuple(
+        FieldError(detail=_message(item["type"], item["msg"]), parameter=str(item["loc"][-1]))
+        for item in items[:_MAX_FIELD_ERRORS]
+    )
+    return problem_response(request.scope, InvalidRequest("a parameter has a value that isn't allowed"), errors)
+
+
+async def _on_http_exception(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    return problem_response(request.scope, _from_http(exc), headers=exc.headers)
+
+
+def _from_http(exc: HTTPException) -> FleetError:
+    """The framework's own errors in our words."""
+    if exc.status_code == 404:
+        return NotFound("there is nothing at this path")
+    if exc.status_code == 405:
+        return MethodNotAllowed("this path doesn't take this method")
+    if exc.status_code == 413:
+        return TooLarge(str(exc.detail))
+    if 400 <= exc.status_code < 500:
+        return MalformedRequest(str(exc.detail))
+    return InternalError("the request failed for a reason of ours")

@@ -1,0 +1,28 @@
+"""Which models may be asked for, and how busy they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+
+from api_gateway.records import QueueStats
+from api_gateway.routes.documentation import problems
+from api_gateway.services import Caller, SharedServices
+from api_gateway.views import ModelListView, ModelView
+from contract.catalogue import CATALOGUE
+from contract.errors import StoreUnavailable
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/v1/models", responses=problems(401))
+async def list_models(_tenant: Caller, services: SharedServices) -> ModelListView:
+    """List the catalogue with live numbers, or with nulls while the queue can't be reached."""
+    stats: Sequence[QueueStats | None]
+    try:
+        stats = await services.records.queue_stats(list(CATALOGUE))
+    except StoreUnavailable:
+        stats = [None] * len(CATALOGUE)
+    pairs = zip(CATALOGUE.values(), stats, strict=True)
+    return ModelListView(data=[ModelView.of(card, numbers) for card, numbers in pairs])

@@ -1,0 +1,124 @@
+"""Tasks: hand in, read, cancel."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api_gateway.bodies import read_body
+from api_gateway.errors import Refused
+from api_gateway.planning import plan_task
+from api_gateway.routes.documentation import problems, task_body
+from api_gateway.services import Caller, Services, SharedServices
+from api_gateway.store_calls import store_call
+from api_gateway.views import TaskView, task_path
+from api_gateway.waiting import preferred_wait_s, wait_for_end
+from contract import store
+from contract.errors import InvalidRequest
+from contract.redis_io import run_async
+from contract.task import TaskRecord, TaskStatus
+
+router = APIRouter(tags=["tasks"])
+
+#: Visible ASCII, as the key becomes part of a Redis key.
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+
+#: Seconds after which it is worth to ask for a running task again.
+_POLL_AFTER_S = 1
+
+
+@router.post(
+    "/v1/tasks",
+    status_code=202,
+    response_model=TaskView,
+    responses={
+        200: {"model": TaskView, "description": "The task has ended within the wait that was asked for"},
+        **problems(400, 401, 403, 410, 413, 415, 422, 429, 503),
+    },
+    openapi_extra={
+        **task_body(),
+        "parameters": [
+            {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "example": "wait=30"},
+            {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}},
+        ],
+    },
+)
+async def submit_task(request: Request, tenant: Caller, services: SharedServices) -> Response:
+    """Hand in a task. 202 means that it is durable and will end."""
+    key = _idempotency_key(request)
+    body = await read_body(request)
+    plan = plan_task(body, tenant, services.settings.egress)
+    accepted = await services.submitter.submit(plan, tenant, key, body.hash() if key else "-")
+    if accepted.created:
+        services.metrics.tasks_accepted.labels(plan.spec.model, plan.spec.kind).inc()
+    record = accepted.record
+    wait_s = min(preferred_wait_s(request.headers), services.settings.max_wait_s)
+    if wait_s > 0:
+        record = await _wait(record, wait_s, services, request)
+    if not record.status.ended or (accepted.created and not wait_s):
+        return _pending(record, services)
+    response = _task_response(record, services)
+    response.headers["Location"] = task_path(record.id)
+    if wait_s > 0:
+        response.headers["Preference-Applied"] = "wait"
+    return response
+
+
+@router.get("/v1/tasks/{task_id}", response_model=TaskView, responses=problems(401, 404, 410, 422, 503))
+async def read_task(
+    request: Request,
+    task_id: str,
+    tenant: Caller,
+    services: SharedServices,
+    wait: Annotated[float, Query(ge=0, allow_inf_nan=False, description="seconds to wait for the task's end")] = 0,
+) -> Response:
+    """Read a task, if asked to after waiting for its end."""
+    record = await services.records.find(task_id, tenant.id)
+    wait_s = min(wait, services.settings.max_wait_s)
+    if wait_s > 0:
+        record = await _wait(record, wait_s, services, request)
+    return _task_response(record, services)
+
+
+@router.post(
+    "/v1/tasks/{task_id}/cancel",
+    response_model=TaskView,
+    responses={
+        202: {"model": TaskView, "description": "A worker is about to let go of the task"},
+        **problems(401, 404, 410, 503),
+    },
+)
+async def cancel_task(task_id: str, tenant: Caller, services: SharedServices) -> Response:
+    """Ask for a task's end. One that has ended stays as it is."""
+    await services.records.find(task_id, tenant.id)
+    async with store_call():
+        await run_async(services.submitter.client, store.cancel(task_id, tenant.id))
+    record = await services.records.find(task_id, tenant.id)
+    if record.status is TaskStatus.CANCELING:
+        return _pending(record, services)
+    return _task_response(record, services)
+
+
+def _idempotency_key(request: Request) -> str:
+    key = request.headers.get("idempotency-key", "").strip()
+    if "idempotency-key" in request.headers and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise Refused.parameter("Idempotency-Key", InvalidRequest("the key has 1 to 255 visible ASCII characters"))
+    return key
+
+
+async def _wait(record: TaskRecord, wait_s: float, services: Services, request: Request) -> TaskRecord:
+    return await wait_for_end(record, wait_s, records=services.records, endings=services.endings, request=request)
+
+
+def _task_response(record: TaskRecord, services: Services, status_code: int = 200) -> Response:
+    view = TaskView.of(record, services.blobs.store)
+    return Response(view.model_dump_json(), status_code=status_code, media_type="application/json")
+
+
+def _pending(record: TaskRecord, services: Services) -> Response:
+    response = _task_response(record, services, status_code=202)
+    response.headers["Location"] = task_path(record.id)
+    response.headers["Retry-After"] = str(_POLL_AFTER_S)
+    return response

@@ -1,0 +1,60 @@
+"""What requests share, and how a route gets at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CollectorRegistry
+
+from api_gateway.blob_calls import BlobCalls
+from api_gateway.endings import Endings
+from api_gateway.records import Records
+from api_gateway.settings import GatewaySettings
+from api_gateway.submission import Submitter
+from contract.errors import Unauthenticated
+from contract.metrics import GatewayMetrics
+from contract.tenants import Tenant, Tenants
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything a request may need, built once by ``create_app``."""
+
+    settings: GatewaySettings
+    tenants: Tenants
+    records: Records
+    blobs: BlobCalls
+    submitter: Submitter
+    endings: Endings
+    registry: CollectorRegistry
+    metrics: GatewayMetrics
+
+
+def _services(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+SharedServices = Annotated[Services, Depends(_services)]
+
+_bearer = HTTPBearer(auto_error=False, description="A tenant's key, `sk-...`")
+
+
+async def _tenant(
+    request: Request,
+    services: SharedServices,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Tenant:
+    if credentials is None:
+        raise Unauthenticated("send the key as Authorization: Bearer sk-...")
+    tenant = services.tenants.by_key(credentials.credentials)
+    if tenant is None:
+        raise Unauthenticated("nobody holds this key")
+    request.state.tenant = tenant.id
+    return tenant
+
+
+#: The tenant whose key the request carries; the request is refused without one.
+Caller = Annotated[Tenant, Depends(_tenant)]

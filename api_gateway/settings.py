@@ -1,0 +1,23 @@
+"""What the gateway needs to know of its surroundings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from contract.settings import FleetSettings
+
+
+class GatewaySettings(FleetSettings):
+    """``FleetSettings`` plus the limits of the HTTP face. Read from the environment, prefix ``OVIS_``."""
+
+    tenants_file: Path = Field(description="JSON file with tenants, the hashes of their keys, and their limits")
+    max_body_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, le=1024**3, description="longest request body, JSON or multipart"
+    )
+    max_wait_s: float = Field(60.0, ge=0, le=600, description="longest that one request waits for a task's end")
+    queue_max_waiting_parts: int = Field(100_000, ge=1, description="parts that may wait in one model's queue")
+    blob_threads: int = Field(32, ge=1, le=256, description="calls of the object store at once")
+    blob_timeout_s: float = Field(8.0, gt=0, le=120, description="how long the object store may take to keep an input")
+    shutdown_grace_s: int = Field(25, ge=1, le=600, description="how long requests may go on after SIGTERM")

@@ -1,0 +1,129 @@
+"""Accepts a task: its bytes into the blob store, then one script (law 2)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import redis.asyncio
+
+from api_gateway.blob_calls import Blob, BlobCalls
+from api_gateway.bodies import InlineFile
+from api_gateway.errors import Refused
+from api_gateway.planning import PlannedTask
+from api_gateway.records import Records
+from api_gateway.store_calls import store_call
+from contract import store
+from contract.blobs import input_key
+from contract.errors import Gone, IdempotencyConflict, QueueFull, StoreUnavailable, TenantQueueFull
+from contract.redis_io import run_async
+from contract.task import ObjectInput, TaskRecord, TaskSpec, TaskStatus, UrlInput, new_task_id
+from contract.tenants import Tenant
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A task that is durable.
+
+    Attributes:
+        record: The task as it stands.
+        created: False where the idempotency key stood for an earlier task.
+    """
+
+    record: TaskRecord
+    created: bool
+
+
+@dataclass(frozen=True)
+class Submitter:
+    """Makes planned tasks durable."""
+
+    client: redis.asyncio.Redis
+    records: Records
+    blobs: BlobCalls
+    queue_max_waiting_parts: int
+
+    async def submit(self, plan: PlannedTask, tenant: Tenant, idempotency_key: str, body_hash: str) -> Accepted:
+        """Store the task; a reply means that it is durable.
+
+        Raises:
+            Refused: The idempotency key was used with another body.
+            Gone: The idempotency key stands for a task that was purged.
+            TenantQueueFull, QueueFull: Too many parts wait.
+            StoreUnavailable: Redis is away; the task may or may not have been accepted.
+            BlobsUnavailable: S3 is away; nothing was accepted.
+        """
+        task_id = new_task_id()
+        prefix = input_key(tenant.id, task_id, 0).removesuffix("0")
+        spec, blobs = self._place_inputs(plan, tenant.id, task_id)
+        if blobs:
+            await self.records.check()  # nothing is stored for a queue that is known to be away
+            await self.blobs.put_all(prefix, blobs)
+        submission = store.Submission(
+            task_id=task_id,
+            tenant=tenant.id,
+            spec=spec,
+            cost=spec.estimated_cost(plan.card),
+            weight=tenant.weight,
+            tenant_limit=tenant.max_waiting_parts,
+            queue_limit=self.queue_max_waiting_parts,
+            idempotency_key=idempotency_key,
+            body_hash=body_hash,
+        )
+        # Where the reply gets lost the script may have run: the inputs stay, as the task may need them.
+        async with store_call():
+            outcome, known_id = await run_async(self.client, store.submit(submission))
+        if outcome == "created":
+            return Accepted(await self._read_back(task_id, tenant.id, spec), created=True)
+        if blobs:
+            await self.blobs.delete_prefix(prefix)
+        _raise_refusal(outcome)
+        record = await self.records.read(known_id)
+        if record is None:
+            raise Gone(f"the idempotency key stands for {known_id}, which was purged")
+        return Accepted(record, created=False)
+
+    def _place_inputs(self, plan: PlannedTask, tenant: str, task_id: str) -> tuple[TaskSpec, list[Blob]]:
+        """The spec with every input's address, and what has to be stored at those of ours."""
+        inputs: list[UrlInput | ObjectInput] = []
+        blobs = []
+        for index, item in enumerate(plan.inputs):
+            if isinstance(item, InlineFile):
+                key = input_key(tenant, task_id, index)
+                blobs.append(Blob(key, item.data, item.media_type))
+                inputs.append(ObjectInput(bucket=self.blobs.store.bucket, key=key))
+            else:
+                inputs.append(item)
+        return plan.spec.model_copy(update={"inputs": tuple(inputs)}), blobs
+
+    async def _read_back(self, task_id: str, tenant: str, spec: TaskSpec) -> TaskRecord:
+        """The new task; where it can't be read any more, what was written: it has been accepted all the same."""
+        try:
+            record = await self.records.read(task_id)
+        except StoreUnavailable:
+            record = None
+        return record or TaskRecord(
+            id=task_id,
+            tenant=tenant,
+            status=TaskStatus.QUEUED,
+            spec=spec,
+            parts_total=1,
+            parts_done=0,
+            parts_failed=0,
+            attempts=0,
+            created_ms=time.time_ns() // 1_000_000,
+            started_ms=None,
+            ended_ms=None,
+            expires_ms=None,
+            error=None,
+            result=None,
+        )
+
+
+def _raise_refusal(outcome: store.SubmitOutcome) -> None:
+    if outcome == "conflict":
+        raise Refused.parameter("Idempotency-Key", IdempotencyConflict("the key was used with another body"))
+    if outcome == "tenant_full":
+        raise TenantQueueFull("as many of your tasks wait as may; try again later")
+    if outcome == "queue_full":
+        raise QueueFull("the model's queue is full; try again later")

@@ -1,0 +1,142 @@
+"""What callers read: tasks, lists and models as JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from api_gateway.errors import Problem
+from api_gateway.records import QueueStats
+from contract.blobs import BlobStore
+from contract.catalogue import ModelCard, TaskKind
+from contract.task import Operation, PartResult, TaskRecord, TaskStatus, Usage
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+
+
+class ProgressView(BaseModel):
+    """How far a task is."""
+
+    parts_total: int
+    parts_done: int
+    parts_failed: int
+
+
+class ResultView(BaseModel):
+    """What a task gave."""
+
+    text: str | None = Field(description="null where the text is too long to stand here; see result_url")
+    finish_reason: Literal["stop", "length"]
+    location: str = Field(description="where the whole result lies", examples=["s3://bucket/key"])
+
+
+class TaskView(BaseModel):
+    """A task, as it reads back."""
+
+    model_config = ConfigDict(frozen=True)
+    id: str
+    kind: TaskKind
+    model: str
+    operation: Operation
+    status: TaskStatus
+    progress: ProgressView
+    attempts: int = Field(description="how often its parts were claimed by a worker")
+    created_at: _Moment
+    started_at: _Moment | None
+    ended_at: _Moment | None
+    expires_at: _Moment | None = Field(description="when record, inputs and results are purged")
+    usage: Usage | None
+    result: ResultView | None
+    result_url: str | None
+    error: Problem | None
+    metadata: dict[str, str]
+
+    @classmethod
+    def of(cls, record: TaskRecord, blobs: BlobStore) -> TaskView:
+        """The caller's view of a record."""
+        spec = record.spec
+        result = record.result if record.status is TaskStatus.SUCCEEDED else None
+        return cls(
+            id=record.id,
+            kind=spec.kind,
+            model=spec.model,
+            operation=spec.operation,
+            status=record.status,
+            progress=ProgressView(
+                parts_total=record.parts_total, parts_done=record.parts_done, parts_failed=record.parts_failed
+            ),
+            attempts=record.attempts,
+            created_at=_moment(record.created_ms),
+            started_at=_moment(record.started_ms) if record.started_ms else None,
+            ended_at=_moment(record.ended_ms) if record.ended_ms else None,
+            expires_at=_moment(record.expires_ms) if record.expires_ms else None,
+            usage=result.usage if result else None,
+            result=_result_view(result, blobs) if result else None,
+            result_url=f"{task_path(record.id)}/result" if result else None,
+            error=Problem.of(record.error) if record.error else None,
+            metadata=spec.metadata,
+        )
+
+
+class TaskListView(BaseModel):
+    """One page of a tenant's tasks."""
+
+    data: list[TaskView]
+    next_cursor: str | None = Field(description="leads to the next page; null on the last")
+
+
+class ModelView(BaseModel):
+    """A model that may be asked for; the numbers are null where the queue can't be reached."""
+
+    id: str
+    description: str
+    params_b: float = Field(description="parameters, in 10^9")
+    context_tokens: int
+    kinds: tuple[TaskKind, ...]
+    max_partition: int
+    workers: int | None
+    slots: int | None = Field(description="parts that the live workers take at once")
+    waiting: int | None
+    running: int | None
+
+    @classmethod
+    def of(cls, card: ModelCard, stats: QueueStats | None) -> ModelView:
+        """The caller's view of a model and its queue."""
+        return cls(
+            id=card.name,
+            description=card.description,
+            params_b=card.params_b,
+            context_tokens=card.context_tokens,
+            kinds=card.kinds,
+            max_partition=card.max_partition,
+            workers=stats.workers if stats else None,
+            slots=stats.slots if stats else None,
+            waiting=stats.waiting if stats else None,
+            running=stats.running if stats else None,
+        )
+
+
+class ModelListView(BaseModel):
+    """All models of the catalogue."""
+
+    data: list[ModelView]
+
+
+def task_path(task_id: str) -> str:
+    """Where a task is read."""
+    return f"/v1/tasks/{task_id}"
+
+
+def _result_view(result: PartResult, blobs: BlobStore) -> ResultView:
+    return ResultView(text=result.text, finish_reason=result.finish_reason, location=blobs.location(result.blob_key))
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

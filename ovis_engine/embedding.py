@@ -1,0 +1,55 @@
+"""The wrapped token embedding: ids beyond the vocabulary read rows of the visual-embedding pool."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class VisualEmbedding(nn.Module):
+    """Text embedding for ids below the vocabulary size, pool rows for ids at or above it.
+
+    The library batches, caches and resumes such ids like any other, so it serves pictures without knowing it. One
+    thread writes rows that no running sequence uses while another reads others.
+    """
+
+    pool: Tensor
+
+    def __init__(self, text: nn.Embedding, *, num_slots: int, rows_per_slot: int, indicators: Tensor) -> None:
+        """Makes an empty pool beside a text embedding.
+
+        Args:
+            text: The language model's embedding; stays its owner and keeps its tie to the head.
+            num_slots: Tiles that fit into the pool.
+            rows_per_slot: Visual tokens of a tile.
+            indicators: (5, hidden) embeddings of the indicator tokens; they get the pool's last rows for good.
+        """
+        super().__init__()
+        self.text = text
+        self.base = text.num_embeddings
+        self.rows_per_slot = rows_per_slot
+        self.num_rows = num_slots * rows_per_slot + len(indicators)
+        pool = torch.zeros(self.num_rows, text.embedding_dim, dtype=text.weight.dtype, device=text.weight.device)
+        pool[num_slots * rows_per_slot :] = indicators
+        self.register_buffer("pool", pool, persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The text embedding's weight (vocabulary, hidden)."""
+        return self.text.weight
+
+    def indicator_id(self, index: int) -> int:
+        """Token id of an indicator, 0 for image start to 4 for image end."""
+        return self.base + self.num_rows - 5 + index
+
+    def write(self, slot: int, rows: Tensor) -> None:
+        """Puts a tile's visual embeddings (rows_per_slot, hidden) into its slot."""
+        start = slot * self.rows_per_slot
+        self.pool[start : start + self.rows_per_slot] = rows
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Maps integer ids (...) to embeddings (..., hidden) in the model's dtype."""
+        visual = input_ids >= self.base
+        text = self.text(torch.where(visual, 0, input_ids))
+        rows = self.pool[torch.where(visual, (input_ids - self.base) % self.num_rows, 0)]
+        return torch.where(visual.unsqueeze(-1), rows, text)

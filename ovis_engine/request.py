@@ -1,0 +1,161 @@
+"""What goes into the engine and what comes out."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ovis_engine.errors import RequestError
+from ovis_engine.prompt import Turn, image_turn, video_turn
+from ovis_engine.tiling import TiledImage
+
+FinishReason = Literal["stop", "length", "canceled"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sequence to generate. Text is never searched for picture marks: pictures are values.
+
+    Attributes:
+        prompt: The user's text. The engine puts the pictures before it, as the models were trained.
+        images: Tiled pictures of the prompt, in order.
+        system: Replaces the default system message.
+        turns: A whole conversation instead of the three above, for history, video frames or pictures elsewhere.
+        max_new_tokens: Most tokens to generate, at least 1.
+        ignore_eos: Whether to go on to max_new_tokens past end tokens (benchmarks, parity).
+        request_id: Unique among the requests in the engine.
+    """
+
+    prompt: str = ""
+    images: tuple[TiledImage, ...] = ()
+    system: str | None = None
+    turns: tuple[Turn, ...] = ()
+    max_new_tokens: int = 1024
+    ignore_eos: bool = False
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @classmethod
+    def video(
+        cls, prompt: str, frames: Sequence[TiledImage], *, max_new_tokens: int = 1024, request_id: str | None = None
+    ) -> Request:
+        """A request about the frames of a clip, in order; each is usually one tile."""
+        turns = (video_turn(prompt, frames),)
+        return cls(turns=turns, max_new_tokens=max_new_tokens, request_id=request_id or uuid.uuid4().hex)
+
+    def conversation(self) -> tuple[Turn, ...]:
+        """The request as turns.
+
+        Raises:
+            RequestError: If both forms are used at once, or max_new_tokens is below 1.
+        """
+        if self.max_new_tokens < 1:
+            raise RequestError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if not self.turns:
+            head = () if self.system is None else (Turn("system", (self.system,)),)
+            return (*head, image_turn(self.prompt, self.images))
+        if self.prompt or self.images or self.system is not None:
+            raise RequestError("give either turns or prompt, images and system, not both")
+        return self.turns
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What became of a request.
+
+    Attributes:
+        request_id: The request's id.
+        text: Generated text without special tokens; whatever there was if canceled.
+        token_ids: Generated ids, without the end token.
+        finish_reason: ``stop`` at an end token, ``length`` at max_new_tokens, ``canceled``.
+        num_prompt_tokens: Positions of the prompt, visual and indicator tokens included.
+        num_visual_tokens: Those of them that tiles took (indicators not counted).
+        num_output_tokens: Tokens generated, end token included.
+        num_tiles: Tiles over all pictures.
+        engine_s: Seconds from submit to end.
+    """
+
+    request_id: str
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    num_prompt_tokens: int
+    num_visual_tokens: int
+    num_output_tokens: int
+    num_tiles: int
+    engine_s: float
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Sizes of an engine.
+
+    Attributes:
+        device: ``cpu``, ``cuda`` or ``cuda:N`` (CUDA has not been run by this project).
+        dtype: Dtype of weights, activations and KV cache.
+        max_running_requests: Most sequences decoded together.
+        kv_cache_tokens: KV cache capacity in tokens, over all sequences; rounded up to whole pages.
+        page_size: Tokens per KV cache page, at least 4; whole pages of equal prompts are shared.
+        max_batch_tokens: Most tokens of one step; longer prompts are prefilled in chunks.
+        visual_pool_rows: Visual tokens kept on the device, over all pictures; rounded down to whole tiles.
+        vision_batch_tiles: Most tiles per run of the vision tower.
+        num_threads: Threads per CPU operation, set for the whole process; None leaves torch's setting.
+    """
+
+    device: str = "cpu"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    max_running_requests: int = 16
+    kv_cache_tokens: int = 32768
+    page_size: int = 32
+    max_batch_tokens: int = 2048
+    visual_pool_rows: int = 65536
+    vision_batch_tiles: int = 8
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {
+            "max_running_requests": (self.max_running_requests, 1),
+            "kv_cache_tokens": (self.kv_cache_tokens, 1),
+            "page_size": (self.page_size, 4),
+            "max_batch_tokens": (self.max_batch_tokens, 1),
+            "visual_pool_rows": (self.visual_pool_rows, 1),
+            "vision_batch_tiles": (self.vision_batch_tiles, 1),
+            "num_threads": (1 if self.num_threads is None else self.num_threads, 1),
+        }
+        for name, (value, least) in sizes.items():
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+        if self.dtype not in ("bfloat16", "float32"):
+            raise ValueError(f"dtype must be bfloat16 or float32, not {self.dtype}")
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """A look at the engine; counters only grow.
+
+    Attributes:
+        waiting: Requests submitted but not yet in the decode loop.
+        running: Sequences in the decode loop.
+        steps: Decode-loop steps since the start.
+        last_step_rows: Sequences that shared the latest step.
+        preemptions: Times a sequence gave up its KV cache to others and was queued again.
+        output_tokens: Tokens generated since the start.
+        encoded_tiles: Tiles run through the vision tower since the start (repeated tiles skip it).
+        cache_tokens_used: KV cache tokens that running sequences hold.
+        cache_tokens_total: KV cache tokens there are.
+        pool_rows_used: Visual-pool rows that requests in the engine hold.
+        pool_rows_total: Visual-pool rows there are.
+    """
+
+    waiting: int
+    running: int
+    steps: int
+    last_step_rows: int
+    preemptions: int
+    output_tokens: int
+    encoded_tiles: int
+    cache_tokens_used: int
+    cache_tokens_total: int
+    pool_rows_used: int
+    pool_rows_total: int

@@ -1,0 +1,82 @@
+"""``ovis-fleet demo``: a picture and a text-only task through a whole local stack."""
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from ovis_fleet.client import Client
+from ovis_fleet.display import StackView, failure_line, print_lines, status_text, usage_line
+from ovis_fleet.following import follow
+from ovis_fleet.records import Task
+from ovis_fleet.stack import LocalStack
+
+#: For both tasks together; the bundled model needs seconds on a CPU.
+_TIMEOUT_S = 120.0
+
+_QUESTION = "Say hello."
+
+
+def default_picture() -> Path | None:
+    """Returns the checkout's example picture; None outside a checkout."""
+    path = Path(__file__).resolve().parent.parent / "examples" / "receipt.png"
+    return path if path.is_file() else None
+
+
+class Demo:
+    """Runs the two tasks and tells what comes of them."""
+
+    def __init__(self, picture: Path, model: str, console: Console) -> None:
+        """Does nothing yet.
+
+        Args:
+            picture: what the first task reads.
+            model: what both tasks ask.
+            console: where the story goes.
+        """
+        self._picture = picture
+        self._model = model
+        self._console = console
+        self._started = 0.0
+
+    def run(self, stack: LocalStack, _view: StackView) -> int:
+        """Submits, follows, and prints the results.
+
+        Returns:
+            0 when both tasks succeeded, else 1.
+        """
+        self._started = time.monotonic()
+        with Client(stack.url, stack.api_key) as client:
+            tasks = {
+                self._picture.name: client.submit(self._picture, model=self._model, operation="ocr"),
+                "text only": client.submit(kind="text", model=self._model, prompt=_QUESTION),
+            }
+            ended = follow(client, tasks, self._show_change, _TIMEOUT_S)
+            failed = [failure_line(label, task) for label, task in ended.items() if task.status != "succeeded"]
+            if failed:
+                print_lines(self._console, ["", *failed])
+                return 1
+            for label, task in ended.items():
+                self._show_result(label, task, _text(client, task))
+        if self._model == "ovis2-reader":
+            note = "ovis2-reader was trained to read print and nothing else: its text-only answer means nothing."
+            print_lines(self._console, ["", note])
+        return 0
+
+    def _show_change(self, label: str, task: Task) -> None:
+        elapsed_s = time.monotonic() - self._started
+        line = Text.assemble((f"{elapsed_s:6.1f} s  ", "dim"), f"{label:<16} ", status_text(task.status))
+        self._console.print(line)
+
+    def _show_result(self, label: str, task: Task, text: str) -> None:
+        self._console.print()
+        self._console.print(Panel(Text(text or "(an empty answer)"), title=label, title_align="left", expand=False))
+        location = task.result.location if task.result else ""
+        print_lines(self._console, [f"in S3: {location}", f"tokens: {usage_line(task) or 'not known'}"])
+
+
+def _text(client: Client, task: Task) -> str:
+    """Returns what was read: from the record, or from the store when it is too large for that."""
+    return (task.result.text if task.result else "") or client.result(task.id, "text")

@@ -1,0 +1,88 @@
+"""What a task reads, as the gateway takes it: addresses in the JSON body, files as multipart."""
+
+import json
+import mimetypes
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+#: A file (``Path``, or ``str`` without a scheme), an address (``http://``, ``https://``, ``s3://``) or bytes.
+Source = Path | str | bytes
+
+#: How the JSON body names an address of each scheme.
+_INPUT_KEYS = {"http": "url", "https": "url", "s3": "s3"}
+
+
+class SourceError(ValueError):
+    """A source that can't be handed in."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A task's body and the files that go with it.
+
+    Attributes:
+        body: the JSON object.
+        files: uploaded with it, in order.
+    """
+
+    body: dict[str, Any]
+    files: tuple[Path | bytes, ...]
+
+    @classmethod
+    def of(cls, body: dict[str, Any], source: Source | Sequence[Source] | None) -> "Submission":
+        """Sorts the sources into addresses and files.
+
+        Args:
+            body: the task without its inputs.
+            source: one source, several in order, or None for a task without.
+
+        Raises:
+            SourceError: for a file that isn't there, an unknown scheme, or files mixed with addresses.
+        """
+        if source is None:
+            return cls(body, ())
+        sources = [source] if isinstance(source, Path | str | bytes) else list(source)
+        inputs = [_address(item) for item in sources]
+        addresses = [item for item in inputs if item is not None]
+        if not addresses:
+            return cls(body, tuple(_file(item) for item in sources))
+        if len(addresses) < len(sources):
+            raise SourceError("files and addresses can't be mixed in one task")
+        named = {"input": addresses[0]} if len(addresses) == 1 else {"inputs": addresses}
+        return cls({**body, **named}, ())
+
+    def open(self, stack: ExitStack) -> dict[str, Any]:
+        """Returns httpx's arguments for one sending; the stack closes the files after it."""
+        if not self.files:
+            return {"json": self.body}
+        task = ("task", (None, json.dumps(self.body).encode(), "application/json"))
+        return {"files": [task, *(("file", _upload(file, stack)) for file in self.files)]}
+
+
+def _address(source: Source) -> dict[str, str] | None:
+    """Returns the input object of an address, or None for a file."""
+    if not isinstance(source, str) or "://" not in source:
+        return None
+    scheme = source.partition("://")[0].lower()
+    if scheme not in _INPUT_KEYS:
+        raise SourceError(f"{scheme}:// is not an input that the fleet reads: use http, https or s3")
+    return {_INPUT_KEYS[scheme]: source}
+
+
+def _file(source: Source) -> Path | bytes:
+    if isinstance(source, bytes):
+        return source
+    path = Path(source)
+    if not path.is_file():
+        raise SourceError(f"no such file: {path}")
+    return path
+
+
+def _upload(file: Path | bytes, stack: ExitStack) -> tuple[str, bytes | IO[bytes], str]:
+    if isinstance(file, bytes):
+        return "upload", file, "application/octet-stream"
+    media_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    return file.name, stack.enter_context(file.open("rb")), media_type

@@ -1,0 +1,86 @@
+"""``ovis-fleet submit``: one task for each input, followed to their ends."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ovis_fleet.client import Client
+from ovis_fleet.display import failure_line, print_lines, task_json
+from ovis_fleet.following import follow
+from ovis_fleet.records import Task
+from ovis_fleet.sources import Submission
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the caller wants done.
+
+    Attributes:
+        inputs: files and addresses, each for a task of its own; none for a text-only task.
+        model: which model does them.
+        operation: what is asked; ``ocr`` for pictures when None and without a prompt.
+        prompt: instead of the operation's own.
+    """
+
+    inputs: tuple[str, ...]
+    model: str
+    operation: str | None
+    prompt: str | None
+
+    def submit(self, client: Client) -> dict[str, Task]:
+        """Hands in the tasks and returns them by input, in order.
+
+        Raises:
+            SourceError: for an input that can't be handed in; none has been by then.
+        """
+        for item in self.inputs:
+            Submission.of({}, item)
+        if not self.inputs:
+            return {"text": client.submit(kind="text", model=self.model, prompt=self.prompt)}
+        operation = self.operation or (None if self.prompt else "ocr")
+        return {
+            item: client.submit(item, model=self.model, operation=operation, prompt=self.prompt)
+            for item in dict.fromkeys(self.inputs)
+        }
+
+
+def submit_all(client: Client, order: Order, *, timeout_s: float | None, as_json: bool) -> bool:
+    """Hands in an order and prints what comes of it: results to the standard output, all else to the error output.
+
+    Args:
+        client: where to.
+        order: what.
+        timeout_s: how long to wait for the ends; None to print the ids at once.
+        as_json: print the tasks as lines of JSON instead of ids or texts.
+
+    Returns:
+        whether all tasks succeeded, or were accepted when there was no waiting.
+    """
+    output, notes = Console(), Console(stderr=True)
+    tasks = order.submit(client)
+    if timeout_s is None:
+        print_lines(output, [task_json(task) if as_json else task.id for task in tasks.values()])
+        return True
+    ended = _follow(client, tasks, timeout_s, notes)
+    for label, task in ended.items():
+        if as_json:
+            print_lines(output, [task_json(task)])
+        if task.status != "succeeded":
+            print_lines(notes, [failure_line(label, task)])
+        elif not as_json:
+            print_lines(notes, [f"{label}: {task.status} in {task.duration_s or 0:.1f} s (task {task.id})"])
+            print_lines(output, [(task.result.text if task.result else "") or client.result(task.id, "text")])
+    return all(task.status == "succeeded" for task in ended.values())
+
+
+def _follow(client: Client, tasks: dict[str, Task], timeout_s: float, notes: Console) -> dict[str, Task]:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as progress:
+        rows = {label: progress.add_task(label, total=1) for label in tasks}
+
+        def show(label: str, task: Task) -> None:
+            done = 1 if task.is_ended else 0
+            progress.update(rows[label], description=f"{label} {task.status}", completed=done)
+
+        return follow(client, tasks, show, timeout_s)

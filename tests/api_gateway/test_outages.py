@@ -1,0 +1,178 @@
+"""Redis or S3 away: quick 503s, nothing left over, and back to work by itself."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ovis_fleet.process import ManagedProcess
+from ovis_fleet.stack import LocalStack, StackConfig
+from tests.api_gateway.conftest import PNG, Fleet, wait_until
+
+#: What counts as quick: the client's own patience is longer.
+QUICK_S = 6.0
+
+
+@pytest.fixture(scope="module")
+def own_stack(tenants_file: Path) -> Iterator[LocalStack]:
+    """A stack whose parts are killed here, away from the other tests."""
+    env = {"OVIS_TENANTS_FILE": str(tenants_file), "OVIS_BLOB_TIMEOUT_S": "3"}
+    with LocalStack(StackConfig(parts=("valkey", "s3", "gateway"), extra_env=env)) as running:
+        yield running
+
+
+@pytest.fixture
+def shaken(own_stack: LocalStack) -> Iterator[Fleet]:
+    """The stack, whole again after each test."""
+    fleet = Fleet.of(own_stack)
+    yield fleet
+    for name in ("valkey", "s3"):
+        own_stack.start_part(name)
+    wait_until(lambda: fleet.caller().get("/readyz").status_code == 200)
+    fleet.redis.flushall()
+    fleet.blobs.delete_prefix("")
+    fleet.close()
+
+
+def post_picture(api: httpx.Client) -> httpx.Response:
+    task = json.dumps({"kind": "image", "model": "ovis2-reader"}).encode()
+    files = [("task", (None, task, "application/json")), ("file", ("a.png", PNG, "image/png"))]
+    return api.post("/v1/tasks", files=files)
+
+
+def assert_503_quickly(response: httpx.Response, code: str) -> None:
+    assert response.elapsed.total_seconds() < QUICK_S
+    assert (response.status_code, response.json()["code"]) == (503, code)
+    assert response.json()["retryable"] is True
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+def stop(process: ManagedProcess) -> None:
+    """Stop a process for now; return when every thread of it stands still."""
+    process.send_signal(signal.SIGSTOP)
+    threads = Path(f"/proc/{process.pid}/task")
+    wait_until(lambda: all(") T " in (thread / "stat").read_text() for thread in threads.iterdir()))
+
+
+def test_redis_killed_gives_503_until_it_is_back(shaken: Fleet, text_task: dict[str, Any]) -> None:
+    api = shaken.caller()
+    kept = api.post("/v1/tasks", json=text_task).json()
+    time.sleep(1.5)  # appendfsync everysec
+    shaken.stack.kill_part("valkey")
+
+    assert_503_quickly(api.post("/v1/tasks", json=text_task), "store_unavailable")
+    assert_503_quickly(post_picture(api), "store_unavailable")
+    assert_503_quickly(api.get(f"/v1/tasks/{kept['id']}", params={"wait": "20"}), "store_unavailable")
+    assert_503_quickly(api.get("/v1/tasks"), "store_unavailable")
+    assert_503_quickly(api.post(f"/v1/tasks/{kept['id']}/cancel"), "store_unavailable")
+    ready = api.get("/readyz")
+    assert_503_quickly(ready, "store_unavailable")
+    assert "redis" in ready.json()["detail"]
+    assert api.get("/livez").status_code == 200
+    models = api.get("/v1/models")
+    assert (models.status_code, models.json()["data"][0]["workers"]) == (200, None)
+    assert shaken.keys() == [], "no picture is stored for a queue that is away"
+
+    shaken.stack.start_part("valkey")
+
+    wait_until(lambda: api.get("/readyz").status_code == 200, 5)
+    assert api.get(f"/v1/tasks/{kept['id']}").json() == kept
+    assert api.post("/v1/tasks", json=text_task).status_code == 202
+
+
+def test_long_poll_outlives_a_restart_of_redis(shaken: Fleet, text_task: dict[str, Any]) -> None:
+    api = shaken.caller()
+    polled: list[httpx.Response] = []
+    path = api.post("/v1/tasks", json=text_task).headers["Location"]
+    poll = threading.Thread(target=lambda: polled.append(api.get(path, params={"wait": "25"})))
+    poll.start()
+    time.sleep(1.5)
+
+    shaken.stack.kill_part("valkey")
+    shaken.stack.start_part("valkey")
+    shaken.succeed(shaken.claim())
+    poll.join(10)
+
+    assert (polled[0].status_code, polled[0].json()["status"]) == (200, "succeeded")
+
+
+def test_news_is_heard_again_after_a_restart_of_redis(shaken: Fleet) -> None:
+    shaken.stack.kill_part("valkey")
+    shaken.stack.start_part("valkey")
+
+    wait_until(lambda: dict(shaken.redis.pubsub_numsub("ovis:ended"))["ovis:ended"] == 1, 5)
+
+
+def test_accepted_task_is_answered_although_redis_dies_while_it_is_waited_for(
+    shaken: Fleet, text_task: dict[str, Any]
+) -> None:
+    api = shaken.caller()
+    killer = threading.Timer(0.7, lambda: shaken.stack.kill_part("valkey"))
+    killer.start()
+
+    response = api.post("/v1/tasks", json=text_task, headers={"Prefer": "wait=2"})
+
+    killer.join()
+    assert (response.status_code, response.json()["status"]) == (202, "queued")
+
+
+def test_hanging_redis_gives_503_and_takes_no_connection_with_it(shaken: Fleet, text_task: dict[str, Any]) -> None:
+    api = shaken.caller()
+    path = api.post("/v1/tasks", json=text_task).headers["Location"]
+    redis_server = shaken.stack.parts["valkey"]
+    stop(redis_server)
+    try:
+        with ThreadPoolExecutor(80) as threads:
+            answers = list(threads.map(lambda _: api.get(path), range(80)))
+        assert api.get("/livez").elapsed.total_seconds() < 1
+    finally:
+        redis_server.send_signal(signal.SIGCONT)
+
+    for response in answers:
+        assert (response.status_code, response.json()["code"]) == (503, "store_unavailable")
+        assert response.elapsed.total_seconds() < 8
+    with ThreadPoolExecutor(80) as threads:
+        assert {response.status_code for response in threads.map(lambda _: api.get(path), range(80))} == {200}
+
+
+def test_s3_killed_gives_503_for_pictures_alone(shaken: Fleet, text_task: dict[str, Any]) -> None:
+    api = shaken.caller()
+    shaken.stack.kill_part("s3")
+
+    assert_503_quickly(post_picture(api), "blobs_unavailable")
+    ready = api.get("/readyz")
+    assert_503_quickly(ready, "blobs_unavailable")
+    assert "s3" in ready.json()["detail"]
+    assert shaken.task_ids() == []
+    assert api.post("/v1/tasks", json=text_task).status_code == 202
+
+    shaken.stack.start_part("s3")
+
+    wait_until(lambda: post_picture(api).status_code == 202, 10)
+
+
+def test_hanging_s3_gives_503_and_what_it_stores_late_is_deleted(shaken: Fleet) -> None:
+    api = shaken.caller()
+    assert post_picture(api).status_code == 202
+    s3 = shaken.stack.parts["s3"]
+    stop(s3)
+    try:
+        response = post_picture(api)
+        assert api.get("/livez").elapsed.total_seconds() < 1
+    finally:
+        s3.send_signal(signal.SIGCONT)
+
+    assert_503_quickly(response, "blobs_unavailable")
+    assert len(shaken.task_ids()) == 1
+    wait_until(lambda: shaken.keys() == [f"inputs/acme/{shaken.task_ids()[0]}/0"])
+    time.sleep(0.5)
+    assert len(shaken.keys()) == 1

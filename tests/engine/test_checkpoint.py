@@ -1,0 +1,172 @@
+"""Loading: good checkpoints in one file or shards, and bad ones that are named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ovis_engine.bundled import bundled_model_path
+from ovis_engine.checkpoint import load_model
+from ovis_engine.config import read_config
+from ovis_engine.errors import CheckpointError, UnsupportedModelError
+from tests.engine.conftest import read_json
+
+CPU = torch.device("cpu")
+HEAD = "visual_tokenizer.head.0.weight"
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    """A checkpoint that a test may damage."""
+    target = tmp_path / "model"
+    target.mkdir()
+    for file in tiny.iterdir():
+        shutil.copyfile(file, target / file.name)
+    return target
+
+
+def rewrite(directory: Path, change: Callable[[Tensors], object]) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    change(tensors)
+    save_file(tensors, directory / "model.safetensors")
+
+
+def shard(directory: Path) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    names = sorted(tensors)
+    weight_map = {name: f"model-{index % 2}.safetensors" for index, name in enumerate(names)}
+    for file in set(weight_map.values()):
+        save_file({name: tensors[name] for name in names if weight_map[name] == file}, directory / file)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def load_error(directory: Path) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        load_model(directory, device=CPU, dtype=torch.float32)
+    return caught.value
+
+
+def test_shards_load_as_one_file_does(copy: Path, tiny: Path) -> None:
+    shard(copy)
+    whole = load_model(tiny, device=CPU, dtype=torch.float32).state_dict()
+    sharded = load_model(copy, device=CPU, dtype=torch.float32).state_dict()
+    assert whole.keys() == sharded.keys()
+    assert all(torch.equal(value, sharded[name]) for name, value in whole.items())
+
+
+def test_a_tied_head_shares_the_embedding(tiny: Path, parity: Path) -> None:
+    tied = load_model(tiny, device=CPU, dtype=torch.float32).language_model
+    assert tied.lm_head.weight is tied.model.embed_tokens.weight
+    untied = load_model(parity / "models" / "ovis2-tiny-untied", device=CPU, dtype=torch.float32).language_model
+    assert not torch.equal(untied.lm_head.weight, untied.model.embed_tokens.weight)
+
+
+def test_a_tied_checkpoint_may_leave_the_head_out(copy: Path) -> None:
+    rewrite(copy, lambda tensors: tensors.pop("llm.lm_head.weight"))
+    load_model(copy, device=CPU, dtype=torch.float32)
+
+
+def test_every_parameter_has_the_asked_dtype() -> None:
+    model = load_model(bundled_model_path(), device=CPU, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert not any(parameter.requires_grad or parameter.is_meta for parameter in model.parameters())
+
+
+def test_a_missing_tensor_is_named(copy: Path) -> None:
+    rewrite(copy, lambda tensors: tensors.pop(HEAD))
+    error = load_error(copy)
+    assert error.file == "model.safetensors"
+    assert "encoder.head_linear.weight" in error.message
+
+
+def test_an_unexpected_tensor_is_named(copy: Path) -> None:
+    rewrite(copy, lambda tensors: tensors.update({"visual_tokenizer.backbone.extra.weight": torch.zeros(1)}))
+    error = load_error(copy)
+    assert (error.file, error.tensor) == ("model.safetensors", "visual_tokenizer.backbone.extra.weight")
+
+
+def test_a_layer_too_many_is_named(copy: Path) -> None:
+    name = "visual_tokenizer.backbone.trunk.blocks.9.norm_1.weight"
+    rewrite(copy, lambda tensors: tensors.update({name: torch.zeros(64)}))
+    assert load_error(copy).tensor == name
+
+
+def test_a_misshaped_tensor_is_named_with_both_shapes(copy: Path) -> None:
+    rewrite(copy, lambda tensors: tensors.update({HEAD: torch.zeros(1, 2)}))
+    error = load_error(copy)
+    assert error.tensor == HEAD
+    assert "(1, 2)" in error.message
+    assert "(1019, 256)" in error.message
+
+
+@pytest.mark.parametrize("keep", [0, 5, 2000, 1_000_000])
+def test_a_truncated_file_is_named(copy: Path, keep: int) -> None:
+    file = copy / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    assert load_error(copy).file == "model.safetensors"
+
+
+def test_a_missing_weights_file_is_named(copy: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    assert load_error(copy).file == "model.safetensors"
+
+
+def test_a_missing_shard_is_named(copy: Path) -> None:
+    shard(copy)
+    (copy / "model-1.safetensors").unlink()
+    assert load_error(copy).file == "model-1.safetensors"
+
+
+def test_a_tensor_that_only_the_index_knows_is_named(copy: Path) -> None:
+    shard(copy)
+    file = copy / "model.safetensors.index.json"
+    index = read_json(file)
+    index["weight_map"]["vte.other"] = "model-0.safetensors"
+    file.write_text(json.dumps(index), encoding="utf-8")
+    error = load_error(copy)
+    assert (error.file, error.tensor) == ("model-0.safetensors", "vte.other")
+
+
+def test_an_index_cannot_reach_outside_the_checkpoint(copy: Path) -> None:
+    shard(copy)
+    file = copy / "model.safetensors.index.json"
+    file.write_text(json.dumps({"weight_map": {"x": "../model.safetensors"}}), encoding="utf-8")
+    assert load_error(copy).file == "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
+def test_a_bad_configuration_file_is_an_error_of_its_own(copy: Path, file: str, content: str | None) -> None:
+    (copy / file).unlink()
+    if content is not None:
+        (copy / file).write_text(content, encoding="utf-8")
+    assert load_error(copy).code == "checkpoint_invalid"
+
+
+@pytest.mark.parametrize("name", ["ovis1.6-gemma2-tiny", "ovis1.6-llama3.2-tiny"])
+def test_ovis_1_6_is_not_supported_yet(parity: Path, name: str) -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        read_config(parity / "models" / name)
+    assert caught.value.code == "model_not_supported"
+
+
+def test_the_bundled_model_has_its_own_sizes() -> None:
+    config = read_config(bundled_model_path())
+    assert (config.vision.image_size, config.vision.hidden_stride, config.vision.tokens_per_tile) == (336, 1, 576)
+    assert config.eos_token_ids == (258, 256)
+    assert config.max_context_tokens == 4096
+
+
+def test_an_unknown_bundled_model_is_refused() -> None:
+    for name in ("nothing", "..", "../models/ovis2-reader"):
+        with pytest.raises(FileNotFoundError):
+            bundled_model_path(name)

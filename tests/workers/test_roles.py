@@ -1,0 +1,164 @@
+"""The roles as processes: drain, supervision, purging."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+from prometheus_client import CollectorRegistry
+
+from contract import store
+from contract.blobs import BlobStore, input_key, result_key
+from contract.errors import InputUnavailable
+from contract.metrics import QueueMetrics
+from contract.redis_io import connect, run
+from contract.settings import FleetSettings
+from contract.task import ObjectInput, TaskSpec, new_task_id
+from ovis_fleet.stack import LocalStack, StackConfig
+from tests.workers.conftest import QUEUE, SubmitTask
+from workers.io_role import Housekeeper
+
+RECEIPT = Path(__file__).parent.parent.parent / "examples" / "receipt.png"
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 40) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.02)
+
+
+def test_work_that_outlasts_the_grace_is_handed_back_without_costing_an_attempt() -> None:
+    config = StackConfig(parts=("valkey", "s3", "model"), extra_env={"OVIS_DRAIN_GRACE_S": "0"})
+    with LocalStack(config) as stack:
+        client = connect(stack.redis_url)
+        settings = FleetSettings(**{name.removeprefix("OVIS_").lower(): value for name, value in stack.env.items()})
+        blobs, task_ids = BlobStore(settings), [new_task_id() for _ in range(24)]
+        for task_id in task_ids:
+            key = input_key("acme", task_id, 0)
+            blobs.put(key, RECEIPT.read_bytes(), "image/png")
+            spec = TaskSpec(
+                kind="image",
+                model=QUEUE,
+                operation="ocr",
+                prompt="Read.",
+                inputs=(ObjectInput(bucket=stack.bucket, key=key),),
+            )
+            run(client, store.submit(store.Submission(task_id, "acme", spec, 1, 1.0, 1000, 1000)))
+        until(lambda: client.zcard("ovis:leases") >= 8)
+        stack.stop_part("model")
+        states = [client.hmget(store.task_key(task_id), "status", "p0:attempts") for task_id in task_ids]
+        assert client.zcard("ovis:leases") == 0
+        assert ["queued", "0"] in states
+        assert {status for status, _ in states} <= {"queued", "succeeded"}
+        assert all(attempts == "0" for status, attempts in states if status == "queued")
+        client.close()
+
+
+def test_a_worker_that_cannot_load_its_model_does_not_start(servers: LocalStack, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "workers", "model", "--model", QUEUE, "--metrics-port", "0"]
+    done = subprocess.run(
+        [*command, "--checkpoint", str(tmp_path)],
+        env={**os.environ, **servers.env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    event = json.loads(done.stderr.splitlines()[-1])
+    assert event["event"] == "start_failed"
+    assert "CheckpointError: tokenizer.json" in event["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (["model", "--model", "gpt-5"], {}, "gpt-5"),
+        (["model", "--model", QUEUE, "--device", "tpu"], {}, "tpu"),
+        (["io"], {"OVIS_MEDIA_PROCESSES": "0"}, "OVIS_MEDIA_PROCESSES"),
+    ],
+    ids=["unknown model", "unknown device", "bad setting"],
+)
+def test_a_wrong_start_says_what_is_wrong(arguments: list[str], environment: dict[str, str], said: str) -> None:
+    command = [sys.executable, "-m", "workers", *arguments]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def children(pid: int) -> list[int]:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+
+
+def test_the_supervisor_pins_restarts_and_stops_its_workers(servers: LocalStack, client: redis.Redis) -> None:
+    program = "from workers.supervisor import supervise; supervise(['7', '8'], ['io'], metrics_port=0)"
+    supervisor = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, **servers.env})
+    try:
+        until(lambda: len(children(supervisor.pid)) == 2)
+        first, second = children(supervisor.pid)
+        pins = {
+            line
+            for pid in (first, second)
+            for line in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if line.startswith(b"CUDA_VISIBLE_DEVICES=")
+        }
+        assert pins == {b"CUDA_VISIBLE_DEVICES=7", b"CUDA_VISIBLE_DEVICES=8"}
+        os.kill(first, signal.SIGKILL)
+        until(lambda: len(set(children(supervisor.pid)) - {first}) == 2)
+        workers = children(supervisor.pid)
+        until(lambda: client.get(store.REAPER_KEY) is not None)
+    finally:
+        supervisor.terminate()
+        assert supervisor.wait(60) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+@pytest.fixture
+def housekeeper(client: redis.Redis, fleet_settings: FleetSettings) -> Housekeeper:
+    return Housekeeper(client, BlobStore(fleet_settings), QueueMetrics(CollectorRegistry()))
+
+
+def test_a_task_past_its_retention_is_purged_with_its_blobs(
+    client: redis.Redis, housekeeper: Housekeeper, submit_task: SubmitTask
+) -> None:
+    kept, due = submit_task(), submit_task(retention_s=0)
+    for task_id in (kept, due):
+        housekeeper.blobs.put(input_key("acme", task_id, 0), b"x", "image/png")
+        housekeeper.blobs.put(result_key("acme", task_id, 0, 1), b"x", "application/json")
+        run(client, store.cancel(task_id, "acme"))
+    housekeeper.one_pass()
+    assert not client.exists(store.task_key(due))
+    assert client.exists(store.task_key(kept))
+    assert housekeeper.blobs.get(input_key("acme", kept, 0)) == b"x"
+    for key in (input_key("acme", due, 0), result_key("acme", due, 0, 1)):
+        with pytest.raises(InputUnavailable):
+            housekeeper.blobs.get(key)
+
+
+def test_one_pass_takes_back_tops_up_and_counts(
+    client: redis.Redis, housekeeper: Housekeeper, submit_task: SubmitTask
+) -> None:
+    submit_task()
+    housekeeper.one_pass()
+    run(client, store.claim(QUEUE, token="token-1", worker="w1"))
+    client.zadd("ovis:leases", {"token-1": 1})
+    client.delete(QUEUE)
+    housekeeper.one_pass()
+    assert client.zcard("ovis:leases") == 0
+    assert client.llen(QUEUE) == 1
+    assert housekeeper.metrics.waiting.labels(QUEUE)._value.get() == 1
+
+
+def test_a_pass_without_redis_is_logged_and_not_fatal(unused_port: int, fleet_settings: FleetSettings) -> None:
+    away = connect(f"redis://127.0.0.1:{unused_port}/0")
+    Housekeeper(away, BlobStore(fleet_settings), QueueMetrics(CollectorRegistry())).one_pass()
+    away.close()

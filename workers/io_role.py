@@ -1,0 +1,144 @@
+"""The ``io`` role: takes back expired leases, tops up wake-ups, purges what is past its retention.
+
+Any number may run: the scripts are atomic, so several reapers only look more often. A wake-up on the queue ``io``
+asks for a look at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import redis
+from prometheus_client import CollectorRegistry
+from redis.exceptions import LockError, RedisError
+
+from contract import store
+from contract.blobs import BlobStore
+from contract.errors import FleetError
+from contract.logs import get_logger
+from contract.metrics import QueueMetrics
+from contract.redis_io import connect, run
+from workers.celery_role import run_celery
+from workers.observe import serve_observability
+from workers.settings import WorkerSettings
+
+log = get_logger(__name__)
+
+#: The queue of this role.
+IO_QUEUE = "io"
+
+#: Ended tasks purged in one pass; the rest waits for the next.
+_PURGE_BATCH = 100
+
+#: Seconds for which one io worker may purge alone.
+_PURGE_LOCK_S = 60.0
+
+
+@dataclass
+class Housekeeper:
+    """The periodic work, one pass at a time."""
+
+    client: redis.Redis
+    blobs: BlobStore
+    metrics: QueueMetrics
+    _closing: threading.Event = field(default_factory=threading.Event)
+
+    def keep_house(self) -> None:
+        """Pass after pass until ``close``; a pass that fails is logged and the next one tries again."""
+        while not self._closing.wait(store.REAP_S):
+            self.one_pass()
+
+    def close(self) -> None:
+        """End ``keep_house`` soon."""
+        self._closing.set()
+
+    def one_pass(self) -> None:
+        """Reap, top up, count, purge."""
+        try:
+            self._reap()
+            for queue in sorted(map(str, self.client.smembers(store.QUEUES_KEY))):
+                self._top_up(queue)
+            self._purge()
+        except (FleetError, RedisError):
+            log.warning("housekeeping_failed", exc_info=True)
+
+    def _reap(self) -> None:
+        expired = run(self.client, store.expire_leases())
+        self.metrics.reaps.inc()
+        for outcome in ("extended", "requeued", "exhausted"):
+            count = getattr(expired, outcome)
+            if count:
+                self.metrics.leases_expired.labels(outcome).inc(count)
+                log.warning("leases_expired", outcome=outcome, count=count)
+
+    def _top_up(self, queue: str) -> None:
+        pushed, forgotten = run(self.client, store.top_up(queue))
+        self.metrics.wakeups_pushed.labels(queue).inc(pushed)
+        if forgotten:
+            log.warning("workers_gone", queue=queue, count=forgotten)
+        stats = self.client.hgetall(store.queue_stats_key(queue))
+        self.metrics.waiting.labels(queue).set(int(stats.get("waiting", 0)))
+        self.metrics.running.labels(queue).set(int(stats.get("running", 0)))
+        self.metrics.slots.labels(queue).set(int(stats.get("slots", 0)))
+        self.metrics.workers.labels(queue).set(int(stats.get("workers", 0)))
+
+    def _purge(self) -> None:
+        lock = self.client.lock("ovis:lock:purge", timeout=_PURGE_LOCK_S, blocking=False)
+        if not lock.acquire():
+            return
+        try:
+            seconds, micros = self.client.time()
+            now_ms = seconds * 1000 + micros // 1000
+            due = self.client.zrangebyscore(store.RETENTION_KEY, "-inf", now_ms, start=0, num=_PURGE_BATCH)
+            for task_id in map(str, due):
+                self._purge_task(task_id)
+        finally:
+            try:
+                lock.release()
+            except LockError:
+                log.warning("purge_lock_lost")
+
+    def _purge_task(self, task_id: str) -> None:
+        tenant = self.client.hget(store.task_key(task_id), "tenant")
+        if isinstance(tenant, str):
+            for room in ("inputs", "results"):
+                self.blobs.delete_prefix(f"{room}/{tenant}/{task_id}/")
+        run(self.client, store.purge(task_id))
+        self.metrics.tasks_purged.inc()
+        log.info("task_purged", task_id=task_id)
+
+
+def run_io_role(worker: str, settings: WorkerSettings, *, metrics_host: str, metrics_port: int) -> None:
+    """Serve until SIGTERM."""
+    registry = CollectorRegistry()
+    broker_url = settings.redis_url.get_secret_value()
+    keeper = Housekeeper(connect(broker_url), BlobStore(settings), QueueMetrics(registry))
+    ready = threading.Event()
+    close_observability = serve_observability(registry, host=metrics_host, port=metrics_port, ready=ready.is_set)
+    thread = threading.Thread(target=keeper.keep_house, name="housekeeping", daemon=True)
+    thread.start()
+
+    def wake() -> str:
+        keeper.one_pass()
+        return "looked"
+
+    def on_ready() -> None:
+        ready.set()
+        log.info("worker_ready")
+
+    try:
+        run_celery(
+            broker_url=broker_url,
+            queue=IO_QUEUE,
+            name=worker,
+            concurrency=1,
+            wake=wake,
+            on_ready=on_ready,
+            on_shutdown=keeper.close,
+        )
+    finally:
+        keeper.close()
+        thread.join()
+        close_observability()
+    log.info("worker_stopped")

@@ -1,0 +1,38 @@
+"""Settings of the worker roles."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from contract.settings import FleetSettings
+
+MIB = 1 << 20
+
+
+class WorkerSettings(FleetSettings):
+    """``FleetSettings`` plus what the roles and their media processes are bound by."""
+
+    engine_rows: int = Field(16, ge=1, le=1024, description="requests that share an engine step")
+    engine_backlog: int = Field(8, ge=1, le=1024, description="parts claimed beyond the rows, being prepared")
+    engine_kv_cache_tokens: int = Field(32768, ge=256, description="tokens that the KV cache holds")
+    engine_max_batch_tokens: int = Field(2048, ge=16, description="most tokens of one engine step")
+    engine_dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="auto is bfloat16 on CUDA and float32 on the CPU"
+    )
+    engine_threads: int | None = Field(None, ge=1, le=256, description="CPU threads of the engine; none means torch's")
+    drain_grace_s: float = Field(25.0, ge=0, le=3600, description="how long running parts may go on after SIGTERM")
+    media_processes: int = Field(2, ge=1, le=64, description="processes that fetch and decode")
+    media_jobs_per_process: int = Field(500, ge=1, description="jobs after which a media process is replaced")
+    media_timeout_s: float = Field(60.0, gt=0, le=3600, description="wall time of one picture, fetching included")
+    media_cpu_s: int = Field(30, ge=1, le=3600, description="CPU time of one picture")
+    media_memory_bytes: int = Field(2048 * MIB, ge=256 * MIB, description="address space of a media process")
+    media_max_input_bytes: int = Field(64 * MIB, ge=1024, description="bytes of one input")
+    media_max_pixels: int = Field(100_000_000, ge=1, description="pixels of one picture")
+    inline_result_bytes: int = Field(16384, ge=0, le=1 * MIB, description="longest text that sits in the record")
+
+    @property
+    def slots(self) -> int:
+        """Parts that a model worker takes at once."""
+        return self.engine_rows + self.engine_backlog
