@@ -29,7 +29,7 @@ from contract.logs import get_logger
 from contract.metrics import WorkerMetrics
 from contract.redis_io import run
 from contract.task import Attempt, ObjectInput, PartResult, UrlInput, Usage, dumps
-from ovis_engine import Completion, Engine, EngineDeadError, Request, RequestError, TiledImage
+from ovis_engine import Completion, Engine, EngineError, Request, RequestError, TiledImage
 from workers.leases import Lease, LeaseKeeper, StopReason
 from workers.media.pool import MediaPool
 
@@ -136,7 +136,7 @@ class PartRunner:
         except RequestError as exc:
             known = ContextTooLong if exc.code == ContextTooLong.code else RejectedByEngine
             raise known(str(exc)) from exc
-        except (EngineDeadError, CancelledError) as exc:
+        except (EngineError, CancelledError) as exc:
             raise EngineDied("the engine stopped before the result was there") from exc
         if completion.finish_reason == "canceled":
             raise _Stopped
