@@ -17,7 +17,14 @@ from workers.settings import WorkerSettings
 
 ROOT = Path(__file__).parent.parent
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
-PAGES = sorted(path for path in ROOT.glob("**/*.md") if not {".venv", "parity"} & set(path.parts))
+
+
+def tracked(pattern: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", pattern], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / line for line in listed.stdout.splitlines()]
+
+
+PAGES = [page for page in tracked("*.md") if "parity" not in page.parts]
 
 
 @pytest.mark.parametrize("settings", [GatewaySettings, WorkerSettings])
@@ -50,8 +57,7 @@ def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
 
 def test_the_architecture_page_names_every_module() -> None:
     page = (ROOT / "ARCHITECTURE.md").read_text().replace("\\", "")
-    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True)
-    modules = [Path(line) for line in tracked.stdout.splitlines()]
+    modules = [path.relative_to(ROOT) for path in tracked("*.py")]
     rooms = {"contract", "api_gateway", "workers", "ovis_engine", "ovis_fleet"}
     top = [path for path in modules if path.parts[0] in rooms and len(path.parts) == 2 and path.name != "__init__.py"]
     assert [str(path) for path in top if path.name not in page] == []
