@@ -35,6 +35,7 @@ HTTP_STATUS: dict[str, int] = {
     "not_an_image": 422,
     "truncated_image": 422,
     "limit_exceeded": 422,
+    "deadline_exceeded": 422,
     "context_too_long": 422,
     "rejected_by_engine": 422,
     "tenant_queue_full": 429,

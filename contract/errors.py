@@ -17,6 +17,7 @@
     │   ├── NotAnImage              not_an_image
     │   ├── TruncatedImage          truncated_image
     │   ├── LimitExceeded           limit_exceeded          pixels, bytes, memory or seconds of one input
+    │   ├── DeadlineExceeded        deadline_exceeded       the task's deadline_s passed
     │   ├── ContextTooLong          context_too_long
     │   └── RejectedByEngine        rejected_by_engine
     └── ServiceError                                        yes: ours, another attempt may succeed
@@ -178,6 +179,13 @@ class LimitExceeded(CallerError):
 
     code = "limit_exceeded"
     title = "Input over a limit"
+
+
+class DeadlineExceeded(CallerError):
+    """The task's deadline passed before it was done."""
+
+    code = "deadline_exceeded"
+    title = "Deadline exceeded"
 
 
 class ContextTooLong(CallerError):

@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 from redis.retry import Retry
 
 from contract.errors import StoreUnavailable
-from contract.store import Command
+from contract.scripting import Command
 
 T = TypeVar("T")
 

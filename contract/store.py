@@ -8,7 +8,8 @@ key                             type    holds
 ==============================  ======  ===================================================================
 ovis:task:<id>                  hash    the record: tenant, queue, status, created_ms, spec (JSON), weight, band,
                                         retention_s, run, attempts, parts_total/done/failed/canceled, started_ms,
-                                        ended_ms, expires_ms, stop ("cancel"), error, part_error, webhook; and per
+                                        ended_ms, expires_ms, stop ("cancel" | "deadline"), deadline_s, bytes,
+                                        error, part_error, webhook; and per
                                         part n: pn:state, pn:attempts, pn:token, pn:cost, pn:result, pn:error,
                                         pn:history (a JSON line per ended attempt)
 ovis:index:<tenant>             zset    the tenant's task ids; ids sort by creation
@@ -16,9 +17,14 @@ ovis:idem:<tenant>:<key>        string  "<task id> <body hash>"; lives a day
 ovis:purged:<id>                string  the tenant of a purged task; lives a week
 ovis:q:<queue>:tenants          zset    tenants with waiting parts, by virtual time
 ovis:q:<queue>:t:<tenant>       zset    waiting parts "<id>/<part>", by priority band, then age
+ovis:q:<queue>:suspects2        zset    parts "<id>/<part>" that wait for their second attempt, by age
+ovis:q:<queue>:suspects3        zset    the same for the third
+ovis:q:<queue>:quarantine       string  the worker that sees to suspects; lives as long as a lease
+ovis:q:<queue>:delayed          zset    parts that rest before they wait again, by the time at which they do
+ovis:q:<queue>:held             hash    "<kind>:<worker>" -> attempts that the worker holds, by kind (1, 2, 3)
 ovis:q:<queue>:vt               hash    virtual time of every tenant seen
 ovis:q:<queue>:clock            string  virtual time of the last claim
-ovis:q:<queue>:stats            hash    waiting, running, slots, workers
+ovis:q:<queue>:stats            hash    waiting, running, delayed, slots, workers
 ovis:q:<queue>:workers          zset    workers by last heartbeat
 ovis:q:<queue>:slots            hash    parts that each worker takes at once
 ovis:queues                     set     names of queues ever used
@@ -26,6 +32,9 @@ ovis:leases                     zset    attempt tokens by expiry
 ovis:attempts                   hash    token -> attempt (JSON)
 ovis:reaper:last                string  when leases were last looked at
 ovis:retention                  zset    ended tasks by the time at which they are purged
+ovis:deadlines                  zset    tasks with a deadline by the time of it
+ovis:dead:<tenant>              zset    dead letters: tasks whose attempts are exhausted, by the time of their end
+ovis:load                       hash    "t:<tenant>" and "q:<queue>" -> bytes of the inputs of un-ended tasks
 ovis:outbox                     list    webhook events to deliver, one per run of a task that has a webhook
 ovis:wakeups                    string  counter behind the wake-ups' tags
 <queue>                         list    Celery's wake-ups
@@ -35,27 +44,15 @@ channels                                ovis:ended (a task's id), ovis:stop (a t
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
-from contract.errors import AttemptsExhausted
+from contract.scripting import Command, load_script
 from contract.task import PRIORITY_BANDS, Attempt, PartResult, TaskSpec
-from contract.wakeups import WAKEUP_MESSAGE
 
-T_co = TypeVar("T_co", covariant=True)
-
-#: How long a claim stands without renewal.
-LEASE_MS = 15_000
-#: How often a worker renews.
-RENEWAL_S = 3.0
-#: How often leases are looked at and wake-ups topped up.
-REAP_S = 1.0
-#: Tries of a part before it is dead-lettered.
-MAX_ATTEMPTS = 3
+#: Where no limit of bytes is named.
+UNLIMITED_BYTES = 1 << 50
 #: How long an idempotency key is remembered.
 IDEMPOTENCY_S = 86_400
 #: How long a purged id answers 410 instead of 404.
@@ -83,6 +80,11 @@ def purged_key(task_id: str) -> str:
     return f"ovis:purged:{task_id}"
 
 
+def dead_letters_key(tenant: str) -> str:
+    """Key of a tenant's dead letters."""
+    return f"ovis:dead:{tenant}"
+
+
 def index_key(tenant: str) -> str:
     """Key of a tenant's list of tasks."""
     return f"ovis:index:{tenant}"
@@ -94,42 +96,6 @@ def queue_stats_key(queue: str) -> str:
 
 
 @dataclass(frozen=True)
-class Script:
-    """One Lua script, whole."""
-
-    name: str
-    source: str
-    sha: str
-
-
-@dataclass(frozen=True)
-class Command(Generic[T_co]):
-    """One change: a script, its arguments, and what its reply means."""
-
-    script: Script
-    args: tuple[str | int | float, ...]
-    parse: Callable[[Any], T_co]
-
-
-def _lua_text(value: str) -> str:
-    return f"[==[{value}]==]"
-
-
-@cache
-def load_script(name: str) -> Script:
-    """The script ``contract/scripts/<name>.lua`` behind the shared prelude and the constants."""
-    exhausted = AttemptsExhausted(f"all {MAX_ATTEMPTS} attempts ended without a result")
-    constants = (
-        f"local LEASE_MS = {LEASE_MS}\nlocal MAX_ATTEMPTS = {MAX_ATTEMPTS}\n"
-        f"local WAKEUP_MESSAGE = {_lua_text(WAKEUP_MESSAGE)}\n"
-        f"local EXHAUSTED_ERROR = {_lua_text(exhausted.info().model_dump_json())}\n"
-    )
-    folder = resources.files("contract") / "scripts"
-    source = constants + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
-    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
-
-
-@dataclass(frozen=True)
 class Submission:
     """A task about to be accepted.
 
@@ -137,6 +103,8 @@ class Submission:
         weight: The tenant's share weight, > 0.
         body_hash: What tells two bodies under one idempotency key apart.
         tenant_limit, queue_limit: Most waiting parts of the tenant in the queue, and of the queue.
+        size_bytes: Bytes of the inputs that we store.
+        tenant_bytes_limit, queue_bytes_limit: Most such bytes of un-ended tasks, per tenant and per queue.
     """
 
     task_id: str
@@ -150,6 +118,9 @@ class Submission:
     body_hash: str = "-"
     num_parts: int = 1
     webhook: str = ""
+    size_bytes: int = 0
+    tenant_bytes_limit: int = UNLIMITED_BYTES
+    queue_bytes_limit: int = UNLIMITED_BYTES
 
 
 def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
@@ -171,6 +142,10 @@ def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
         s.queue_limit,
         s.webhook,
         s.num_parts,
+        s.size_bytes,
+        s.tenant_bytes_limit,
+        s.queue_bytes_limit,
+        "" if s.spec.deadline_s is None else s.spec.deadline_s,
     )
     return Command(load_script("submit"), args, lambda reply: (reply[0], reply[1]))
 
@@ -224,9 +199,17 @@ def finish(
     return Command(load_script("finish"), args, lambda reply: reply)
 
 
-def release(token: str, why: str, *, counts: bool) -> Command[ReleaseOutcome]:
-    """Hand an attempt back; ``counts`` says whether the try is used up."""
-    return Command(load_script("release"), (token, why, int(counts)), lambda reply: reply)
+def release(token: str, why: str, *, counts: bool, delay_s: float = 0.0) -> Command[ReleaseOutcome]:
+    """Hand an attempt back.
+
+    Args:
+        token: The attempt's.
+        why: For the part's history.
+        counts: Whether the try is used up.
+        delay_s: How long the part rests before it may be claimed.
+    """
+    args = (token, why, int(counts), round(delay_s * 1000))
+    return Command(load_script("release"), args, lambda reply: reply)
 
 
 @dataclass(frozen=True)
@@ -246,6 +229,21 @@ def expire_leases(limit: int = 1000) -> Command[Expired]:
 def cancel(task_id: str, tenant: str) -> Command[str]:
     """Ask for a task's end; reply its status, or "missing"."""
     return Command(load_script("cancel"), (task_id, tenant), str)
+
+
+def expire_deadlines(limit: int = 100) -> Command[int]:
+    """Stop tasks whose deadline has passed; reply how many."""
+    return Command(load_script("expire_deadlines"), (limit,), int)
+
+
+def retry(task_id: str, tenant: str) -> Command[str]:
+    """Run a failed task's unfinished parts again; reply "queued", "missing", or the status that forbids it."""
+    return Command(load_script("retry"), (task_id, tenant), str)
+
+
+def discard(task_id: str, tenant: str) -> Command[bool]:
+    """Take a task off the dead letters; reply whether it was there."""
+    return Command(load_script("discard"), (task_id, tenant), bool)
 
 
 def top_up(queue: str) -> Command[tuple[int, int]]:

@@ -44,11 +44,15 @@ class TaskStatus(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will change any more."""
-        return not LEGAL_MOVES[self]
+        """Whether nothing will change any more, unless a failed task is retried."""
+        return self in _ENDED
 
 
-#: Every move that a script may make. A running task whose worker died, or handed it back, is queued again.
+_ENDED = frozenset({TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELED, TaskStatus.EXPIRED})
+
+
+#: Every move that a script may make. A running task whose worker died, or handed it back, is queued again; a failed
+#: one may be retried.
 LEGAL_MOVES: dict[TaskStatus, frozenset[TaskStatus]] = {
     TaskStatus.QUEUED: frozenset({TaskStatus.RUNNING, TaskStatus.FAILED, TaskStatus.CANCELED, TaskStatus.EXPIRED}),
     TaskStatus.RUNNING: frozenset(
@@ -56,7 +60,7 @@ LEGAL_MOVES: dict[TaskStatus, frozenset[TaskStatus]] = {
     ),
     TaskStatus.CANCELING: frozenset({TaskStatus.CANCELED}),
     TaskStatus.SUCCEEDED: frozenset(),
-    TaskStatus.FAILED: frozenset(),
+    TaskStatus.FAILED: frozenset({TaskStatus.QUEUED}),
     TaskStatus.CANCELED: frozenset(),
     TaskStatus.EXPIRED: frozenset(),
 }
@@ -98,6 +102,7 @@ class TaskSpec(BaseModel):
     options: TaskOptions = TaskOptions()
     priority: Priority = "normal"
     retention_s: int = 86400
+    deadline_s: int | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
 
     def max_partition(self, card: ModelCard) -> int:
@@ -154,6 +159,17 @@ class PartResult(BaseModel):
         }
 
 
+class AttemptEnd(BaseModel):
+    """One line of a part's history."""
+
+    model_config = ConfigDict(frozen=True)
+    attempt: int
+    worker: str
+    started_ms: int
+    ended_ms: int
+    why: str
+
+
 class TaskRecord(BaseModel):
     """A task as it stands in Redis, read back."""
 
@@ -172,6 +188,8 @@ class TaskRecord(BaseModel):
     expires_ms: int | None
     error: ErrorInfo | None
     result: PartResult | None
+    run: int = Field(1, description="1, and one more for every retry")
+    history: tuple[AttemptEnd, ...] = ()
 
     @classmethod
     def from_hash(cls, task_id: str, fields: Mapping[str, str]) -> TaskRecord:
@@ -196,6 +214,8 @@ class TaskRecord(BaseModel):
             expires_ms=optional("expires_ms"),
             error=ErrorInfo.model_validate_json(error) if error else None,
             result=PartResult.model_validate_json(result) if result else None,
+            run=int(fields["run"]),
+            history=tuple(map(AttemptEnd.model_validate_json, fields.get("p0:history", "").splitlines())),
         )
 
 

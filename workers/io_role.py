@@ -19,6 +19,7 @@ from contract.errors import FleetError
 from contract.logs import get_logger
 from contract.metrics import QueueMetrics
 from contract.redis_io import connect, run
+from contract.scripting import REAP_S
 from workers.celery_role import run_celery
 from workers.observe import serve_observability
 from workers.settings import WorkerSettings
@@ -46,7 +47,7 @@ class Housekeeper:
 
     def keep_house(self) -> None:
         """Pass after pass until ``close``; a pass that fails is logged and the next one tries again."""
-        while not self._closing.wait(store.REAP_S):
+        while not self._closing.wait(REAP_S):
             self.one_pass()
 
     def close(self) -> None:

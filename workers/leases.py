@@ -14,6 +14,7 @@ from contract import store
 from contract.errors import StoreUnavailable
 from contract.logs import get_logger
 from contract.redis_io import run
+from contract.scripting import RENEWAL_S
 from contract.task import Attempt
 
 log = get_logger(__name__)
@@ -131,7 +132,7 @@ class LeaseKeeper:
 
     def _listen(self, pubsub: redis.client.PubSub) -> None:
         """Wait for the next renewal, or for a cancel of a task that is held here."""
-        ticks = max(1, round(store.RENEWAL_S / 0.5))
+        ticks = max(1, round(RENEWAL_S / 0.5))
         for _ in range(ticks):
             if self._closing.is_set():
                 return

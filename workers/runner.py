@@ -28,6 +28,7 @@ from contract.errors import (
 from contract.logs import get_logger
 from contract.metrics import WorkerMetrics
 from contract.redis_io import run
+from contract.scripting import Command
 from contract.task import Attempt, ObjectInput, PartResult, UrlInput, Usage, dumps
 from ovis_engine import Completion, Engine, EngineError, Request, RequestError, TiledImage
 from workers.leases import Lease, LeaseKeeper, StopReason
@@ -171,7 +172,7 @@ class PartRunner:
             return self._commit(store.finish(lease.attempt, "stopped"), "stopped")
         return "lost"
 
-    def _commit(self, command: store.Command[store.FinishOutcome], outcome: str) -> str:
+    def _commit(self, command: Command[store.FinishOutcome], outcome: str) -> str:
         """Commit an outcome, waiting for a Redis that is away; the token decides whether it still counts."""
         try:
             for retry in stamina.retry_context(on=StoreUnavailable, attempts=None, timeout=_COMMIT_S, wait_max=2.0):

@@ -15,7 +15,7 @@ for _, token in ipairs(call('ZRANGEBYSCORE', 'ovis:leases', '-inf', int(now), 'L
   local a = find_attempt(token)
   if not a then
     call('ZREM', 'ovis:leases', token)
-  elseif give_back(a, 'lease expired', true) == 'exhausted' then
+  elseif give_back(a, 'lease expired', true, 0) == 'exhausted' then
     exhausted = exhausted + 1
   else
     back = back + 1

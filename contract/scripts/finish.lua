@@ -14,7 +14,7 @@ end
 local stop = call('HGET', key, 'stop')
 local stopping = stop and stop ~= ''
 if outcome == 'stopped' and not stopping then
-  give_back(a, 'stopped', false)
+  give_back(a, 'stopped', false, 0)
   return 'stale'
 end
 drop_attempt(a)

@@ -53,11 +53,23 @@ local function charge(queue, tenant, cost, weight)
   set_virtual_time(queue, tenant, math.max(0, own + cost / weight))
 end
 
-local function enqueue(queue, tenant, id, part, band, created_ms)
-  local added = call('ZADD', tenant_key(queue, tenant), int(band * 1e13 + created_ms), id .. '/' .. part)
-  if added == 0 then return end
-  call('HINCRBY', queue_key(queue, 'stats'), 'waiting', 1)
+-- Second and third attempts wait apart, oldest first: what they meet in an engine is limited (see claim.lua).
+local function suspects_key(queue, kind) return queue_key(queue, 'suspects' .. kind) end
+
+-- What a part's next attempt is: 1, 2, or 3 for the third and any later one.
+local function next_kind(used) return math.min(used + 1, 3) end
+
+-- Put a part where its next attempt is claimed from. `used` attempts have counted so far.
+local function enqueue(queue, tenant, id, part, band, created_ms, used)
+  local member = id .. '/' .. part
   call('SADD', 'ovis:queues', queue)
+  if used > 0 then
+    local added = call('ZADD', suspects_key(queue, next_kind(used)), int(created_ms), member)
+    call('HINCRBY', queue_key(queue, 'stats'), 'waiting', added)
+    return
+  end
+  local added = call('ZADD', tenant_key(queue, tenant), int(band * 1e13 + created_ms), member)
+  call('HINCRBY', queue_key(queue, 'stats'), 'waiting', added)
   local tenants = queue_key(queue, 'tenants')
   if not call('ZSCORE', tenants, tenant) then
     local start = virtual_time(queue, tenant)
@@ -66,18 +78,40 @@ local function enqueue(queue, tenant, id, part, band, created_ms)
   end
 end
 
-local function left_queue(queue, tenant)
-  call('HINCRBY', queue_key(queue, 'stats'), 'waiting', -1)
+local function enqueue_from_record(id, part)
+  local f = call('HMGET', task_key(id), 'queue', 'tenant', 'band', 'created_ms', 'p' .. part .. ':attempts')
+  enqueue(f[1], f[2], id, part, tonumber(f[3]), tonumber(f[4]), tonumber(f[5]))
+end
+
+local function drop_idle_tenant(queue, tenant)
   if call('EXISTS', tenant_key(queue, tenant)) == 0 then
     call('ZREM', queue_key(queue, 'tenants'), tenant)
   end
 end
 
+-- Take a waiting part out of wherever it waits.
 local function dequeue(queue, tenant, id, part)
-  if call('ZREM', tenant_key(queue, tenant), id .. '/' .. part) == 1 then left_queue(queue, tenant) end
+  local member = id .. '/' .. part
+  local waiting = call('ZREM', tenant_key(queue, tenant), member)
+    + call('ZREM', suspects_key(queue, 2), member) + call('ZREM', suspects_key(queue, 3), member)
+  if waiting > 0 then
+    call('HINCRBY', queue_key(queue, 'stats'), 'waiting', -1)
+    drop_idle_tenant(queue, tenant)
+  end
+  call('ZREM', queue_key(queue, 'delayed'), member)
 end
 
 -- Ends ----------------------------------------------------------------------------------------------------------
+
+-- Bytes that the inputs of un-ended tasks hold, per tenant and per queue.
+local function add_load(key, sign)
+  local f = call('HMGET', key, 'bytes', 'tenant', 'queue')
+  local bytes = sign * tonumber(f[1] or '0')
+  if bytes ~= 0 then
+    call('HINCRBY', 'ovis:load', 't:' .. f[2], int(bytes))
+    call('HINCRBY', 'ovis:load', 'q:' .. f[3], int(bytes))
+  end
+end
 
 -- End the task: status, outbox entry and retention in one step (law 4).
 local function end_task(id, status, error)
@@ -87,6 +121,9 @@ local function end_task(id, status, error)
   call('HSET', key, 'status', status, 'ended_ms', int(now), 'expires_ms', int(expires))
   if error and error ~= '' then call('HSET', key, 'error', error) end
   call('ZADD', 'ovis:retention', int(expires), id)
+  call('ZREM', 'ovis:deadlines', id)
+  add_load(key, -1)
+  if error == EXHAUSTED_ERROR then call('ZADD', 'ovis:dead:' .. call('HGET', key, 'tenant'), int(now), id) end
   if call('HEXISTS', key, 'webhook') == 1 then
     call('RPUSH', 'ovis:outbox', cjson.encode({
       task = id, run = number(key, 'run'), status = status, ended_ms = now }))
@@ -100,7 +137,8 @@ local function end_task_if_last(id)
   local f = call('HMGET', key, 'parts_total', 'parts_done', 'parts_failed', 'parts_canceled', 'stop', 'part_error')
   local total, done, failed, canceled = tonumber(f[1]), tonumber(f[2]), tonumber(f[3]), tonumber(f[4])
   if done + failed + canceled < total then return end
-  if f[5] and f[5] ~= '' then end_task(id, 'canceled')
+  if f[5] == 'deadline' then end_task(id, 'expired', DEADLINE_ERROR)
+  elseif f[5] and f[5] ~= '' then end_task(id, 'canceled')
   elseif failed > 0 then end_task(id, 'failed', f[6])
   else end_task(id, 'succeeded') end
 end
@@ -132,19 +170,22 @@ local function drop_attempt(a)
   call('HDEL', 'ovis:attempts', a.token)
   call('ZREM', 'ovis:leases', a.token)
   call('HINCRBY', queue_key(a.queue, 'stats'), 'running', -1)
+  local held, field = queue_key(a.queue, 'held'), a.kind .. ':' .. a.worker
+  if call('HINCRBY', held, field, -1) <= 0 then call('HDEL', held, field) end
 end
 
 -- One line of the part's history: who had it, from when to when, why it ended.
 local function add_history(a, why)
   local field = 'p' .. a.part .. ':history'
   local line = cjson.encode({
-    worker = a.worker, started_ms = a.started_ms, ended_ms = now_ms(), why = why })
+    attempt = a.number, worker = a.worker, started_ms = a.started_ms, ended_ms = now_ms(), why = why })
   local before = call('HGET', task_key(a.task), field)
   call('HSET', task_key(a.task), field, before and (before .. '\n' .. line) or line)
 end
 
 -- Take an attempt back: its part waits again, or ends where it may not run again. `counts`: whether the try is used up.
-local function give_back(a, why, counts)
+-- `delay_ms`: how long the part rests before it may be claimed.
+local function give_back(a, why, counts, delay_ms)
   drop_attempt(a)
   local key = task_key(a.task)
   if call('EXISTS', key) == 0 then return 'gone' end
@@ -163,11 +204,35 @@ local function give_back(a, why, counts)
   end
   call('HSET', key, p .. ':state', 'waiting')
   call('HDEL', key, p .. ':token')
-  local f = call('HMGET', key, 'band', 'created_ms', 'parts_total')
-  if f[3] == '1' then call('HSET', key, 'status', 'queued') end
-  enqueue(a.queue, a.tenant, a.task, a.part, tonumber(f[1]), tonumber(f[2]))
-  wake(a.queue, 1)
+  if call('HGET', key, 'parts_total') == '1' then call('HSET', key, 'status', 'queued') end
+  if delay_ms > 0 then
+    call('ZADD', queue_key(a.queue, 'delayed'), int(now_ms() + delay_ms), a.task .. '/' .. a.part)
+  else
+    enqueue_from_record(a.task, a.part)
+    wake(a.queue, 1)
+  end
   return 'queued'
+end
+
+-- Ask a task to end: waiting parts leave at once, running ones when their workers have let go.
+local function stop_task(id, why)
+  local key = task_key(id)
+  local f = call('HMGET', key, 'tenant', 'status', 'queue', 'parts_total')
+  if f[2] ~= 'queued' and f[2] ~= 'running' then return f[2] end
+  call('HSET', key, 'stop', why)
+  if f[2] == 'running' and why == 'cancel' then call('HSET', key, 'status', 'canceling') end
+  local running = false
+  for part = 0, tonumber(f[4]) - 1 do
+    local state = call('HGET', key, 'p' .. part .. ':state')
+    if state == 'running' then running = true end
+    if state == 'waiting' then
+      dequeue(f[3], f[1], id, part)
+      call('HSET', key, 'p' .. part .. ':state', 'canceled')
+      call('HINCRBY', key, 'parts_canceled', 1)
+    end
+  end
+  if running then call('PUBLISH', 'ovis:stop', id) else end_task_if_last(id) end
+  return call('HGET', key, 'status')
 end
 
 -- Workers -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ local tenant = call('HGET', key, 'tenant')
 call('ZREM', 'ovis:retention', id)
 if not tenant then return 0 end
 call('ZREM', 'ovis:index:' .. tenant, id)
+call('ZREM', 'ovis:dead:' .. tenant, id)
 call('DEL', key)
 call('SET', 'ovis:purged:' .. id, tenant, 'EX', ARGV[2])
 return 1

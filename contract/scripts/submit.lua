@@ -1,5 +1,6 @@
 -- ARGV: id, tenant, queue, cost, weight, band, retention_s, spec, idempotency key or '', body hash,
---       idempotency ttl s, most waiting parts of the tenant, of the queue, webhook or '', number of parts
+--       idempotency ttl s, most waiting parts of the tenant, of the queue, webhook or '', number of parts,
+--       bytes of the inputs, most bytes of the tenant, of the queue, deadline s or ''
 -- Reply: {'created'|'exists'|'conflict'|'tenant_full'|'queue_full', id}
 local id, tenant, queue = ARGV[1], ARGV[2], ARGV[3]
 local key = task_key(id)
@@ -18,18 +19,27 @@ end
 local parts = tonumber(ARGV[15])
 if call('ZCARD', tenant_key(queue, tenant)) + parts > tonumber(ARGV[12]) then return { 'tenant_full', id } end
 if number(queue_key(queue, 'stats'), 'waiting') + parts > tonumber(ARGV[13]) then return { 'queue_full', id } end
+local bytes = tonumber(ARGV[16])
+if number('ovis:load', 't:' .. tenant) + bytes > tonumber(ARGV[17]) then return { 'tenant_full', id } end
+if number('ovis:load', 'q:' .. queue) + bytes > tonumber(ARGV[18]) then return { 'queue_full', id } end
 
 local now = now_ms()
 call('HSET', key, 'tenant', tenant, 'queue', queue, 'status', 'queued', 'created_ms', int(now), 'spec', ARGV[8],
   'weight', ARGV[5], 'band', ARGV[6], 'retention_s', ARGV[7], 'run', 1, 'attempts', 0,
   'parts_total', parts, 'parts_done', 0, 'parts_failed', 0, 'parts_canceled', 0)
+if bytes > 0 then call('HSET', key, 'bytes', ARGV[16]) end
+add_load(key, 1)
+if ARGV[19] ~= '' then
+  call('HSET', key, 'deadline_s', ARGV[19])
+  call('ZADD', 'ovis:deadlines', int(now + 1000 * tonumber(ARGV[19])), id)
+end
 if ARGV[14] ~= '' then call('HSET', key, 'webhook', ARGV[14]) end
 if idem_key then call('SET', idem_key, id .. ' ' .. ARGV[10], 'EX', ARGV[11]) end
 call('ZADD', 'ovis:index:' .. tenant, 0, id)
 for part = 0, parts - 1 do
   local p = 'p' .. part
   call('HSET', key, p .. ':state', 'waiting', p .. ':attempts', 0, p .. ':cost', ARGV[4])
-  enqueue(queue, tenant, id, part, tonumber(ARGV[6]), now)
+  enqueue(queue, tenant, id, part, tonumber(ARGV[6]), now, 0)
 end
 wake(queue, parts)
 return { 'created', id }

@@ -10,6 +10,7 @@ import redis
 from contract import store
 from contract.errors import StoreUnavailable
 from contract.redis_io import connect, run
+from contract.scripting import MAX_ATTEMPTS
 from contract.task import (
     LEGAL_MOVES,
     Attempt,
@@ -162,7 +163,7 @@ def test_a_part_that_fails_fails_its_task_with_the_error(client: redis.Redis) ->
 
 def test_three_lost_attempts_are_a_dead_letter_with_its_history(client: redis.Redis) -> None:
     task_id = submit(client)
-    for number in range(1, store.MAX_ATTEMPTS + 1):
+    for number in range(1, MAX_ATTEMPTS + 1):
         assert claimed(client, f"token-{number}").number == number
         run_out(client)
         run(client, store.expire_leases())
@@ -346,6 +347,183 @@ def test_a_task_of_several_parts_ends_with_its_last_part(client: redis.Redis) ->
         run(client, store.finish(attempt, "succeeded", result=RESULT))
     assert record(client, task_id).status is TaskStatus.RUNNING
     run(client, store.finish(attempts[2], "succeeded", result=RESULT))
+    assert record(client, task_id).status is TaskStatus.SUCCEEDED
+
+
+def lose(client: redis.Redis) -> None:
+    """End every attempt as a worker's death does."""
+    run_out(client)
+    run(client, store.expire_leases())
+
+
+def test_second_attempts_meet_at_most_three_of_their_kind_and_nobody_else(client: redis.Redis) -> None:
+    poisoned = {submit(client) for _ in range(6)}
+    for number in range(6):
+        claimed(client, f"first-{number}")
+    lose(client)
+    submit(client)
+    together = [claim(client, f"second-{number}") for number in range(6)]
+    assert [attempt is not None for attempt in together] == [True] * 4 + [False] * 2
+    assert {attempt.task_id for attempt in together if attempt} < poisoned
+    assert {attempt.number for attempt in together if attempt} == {2}
+
+
+def test_a_third_attempt_runs_alone(client: redis.Redis) -> None:
+    for _ in range(3):
+        submit(client)
+    for kind in ("first", "second"):
+        for number in range(3):
+            claimed(client, f"{kind}-{number}")
+        lose(client)
+    submit(client)
+    alone = claimed(client, "third")
+    assert alone.number == 3
+    assert claim(client, "another") is None
+    run(client, store.finish(alone, "succeeded", result=RESULT))
+    assert claimed(client, "another").number == 3
+
+
+def test_a_worker_with_first_attempts_empties_itself_before_it_takes_a_suspect(client: redis.Redis) -> None:
+    suspect = submit(client)
+    claimed(client, "first")
+    submit(client)
+    neighbour = claimed(client, "neighbour")
+    run(client, store.expire_leases())
+    client.zadd("ovis:leases", {"first": 1})
+    run(client, store.expire_leases())
+    submit(client)
+    assert claim(client, "too-early") is None
+    other = run(client, store.claim(QUEUE, token="elsewhere", worker="w2"))
+    assert other is not None
+    assert other.number == 1
+    run(client, store.finish(neighbour, "succeeded", result=RESULT))
+    assert claimed(client, "now").task_id == suspect
+    run(client, store.finish(claimed(client, "now"), "succeeded", result=RESULT))
+    run(client, store.finish(other, "succeeded", result=RESULT))
+    assert stats(client)["waiting"] == 0
+    assert client.hgetall("ovis:q:ovis2-reader:held") == {}
+
+
+def test_a_poison_part_takes_no_neighbour_with_it(client: redis.Redis) -> None:
+    poison = submit(client)
+    others = [submit(client) for _ in range(9)]
+    for step in range(60):
+        held = [claim(client, f"{step}-{number}") for number in range(12)]
+        live = [attempt for attempt in held if attempt]
+        if any(attempt.task_id == poison for attempt in live):
+            lose(client)
+        else:
+            for attempt in live:
+                run(client, store.finish(attempt, "succeeded", result=RESULT))
+    assert record(client, poison).status is TaskStatus.FAILED
+    assert {record(client, other).status for other in others} == {TaskStatus.SUCCEEDED}
+    assert client.zrange(store.dead_letters_key("acme"), 0, -1) == [poison]
+
+
+def test_a_part_that_rests_is_claimed_only_when_it_has_rested(client: redis.Redis) -> None:
+    submit(client)
+    claimed(client)
+    assert run(client, store.release("token-1", "blobs_unavailable", counts=False, delay_s=60)) == "queued"
+    assert claim(client, "token-2") is None
+    run(client, store.top_up(QUEUE))
+    assert claim(client, "token-2") is None
+    client.zadd("ovis:q:ovis2-reader:delayed", dict.fromkeys(client.zrange("ovis:q:ovis2-reader:delayed", 0, -1), 1))
+    run(client, store.top_up(QUEUE))
+    assert claimed(client, "token-2").number == 1
+
+
+def test_a_resting_part_can_be_canceled(client: redis.Redis) -> None:
+    task_id = submit(client)
+    claimed(client)
+    run(client, store.release("token-1", "blobs_unavailable", counts=False, delay_s=60))
+    assert run(client, store.cancel(task_id, "acme")) == "canceled"
+    assert client.zcard("ovis:q:ovis2-reader:delayed") == 0
+
+
+def with_deadline(deadline_s: int) -> TaskSpec:
+    return submission().spec.model_copy(update={"deadline_s": deadline_s})
+
+
+def test_a_deadline_ends_queued_work_at_once_and_running_work_when_it_is_freed(client: redis.Redis) -> None:
+    running = submit(client, spec=with_deadline(0))
+    attempt = claimed(client)
+    queued, later = submit(client, spec=with_deadline(0)), submit(client, spec=with_deadline(3600))
+    assert run(client, store.expire_deadlines()) == 2
+    expired = record(client, queued)
+    assert expired.status is TaskStatus.EXPIRED
+    assert expired.error is not None
+    assert expired.error.code == "deadline_exceeded"
+    assert record(client, running).status is TaskStatus.RUNNING
+    assert run(client, store.renew(QUEUE, "w1", 4, ["token-1"])) == {"token-1": "stop"}
+    run(client, store.finish(attempt, "stopped"))
+    assert record(client, running).status is TaskStatus.EXPIRED
+    assert record(client, later).status is TaskStatus.QUEUED
+
+
+def test_a_dead_letter_runs_again_when_it_is_retried(client: redis.Redis) -> None:
+    task_id = submit(client, webhook="https://example.com/hook")
+    for number in range(MAX_ATTEMPTS):
+        claimed(client, f"token-{number}")
+        lose(client)
+    assert client.zrange(store.dead_letters_key("acme"), 0, -1) == [task_id]
+    assert run(client, store.retry(task_id, "other")) == "missing"
+    assert run(client, store.retry(task_id, "acme")) == "queued"
+    assert run(client, store.retry(task_id, "acme")) == "queued"
+    assert client.zcard(store.dead_letters_key("acme")) == 0
+    assert record(client, task_id).error is None
+    attempt = claimed(client, "again")
+    assert attempt.number == 1
+    run(client, store.finish(attempt, "succeeded", result=RESULT))
+    after = record(client, task_id)
+    assert (after.status, after.run, len(after.history)) == (TaskStatus.SUCCEEDED, 2, 4)
+    assert [json.loads(entry)["run"] for entry in client.lrange("ovis:outbox", 0, -1)] == [1, 2]
+
+
+def test_a_retry_runs_the_failed_parts_only(client: redis.Redis) -> None:
+    task_id = submit(client, num_parts=2)
+    good, bad = claimed(client, "good"), claimed(client, "bad")
+    run(client, store.finish(good, "succeeded", result=RESULT))
+    run(client, store.finish(bad, "failed", error_json='{"code":"x","detail":"","retryable":false}'))
+    run(client, store.retry(task_id, "acme"))
+    assert claimed(client, "again").part == bad.part
+    assert claim(client, "nothing") is None
+
+
+def test_a_task_that_did_not_fail_is_not_retried(client: redis.Redis) -> None:
+    task_id = submit(client)
+    run(client, store.cancel(task_id, "acme"))
+    assert run(client, store.retry(task_id, "acme")) == "canceled"
+
+
+def test_a_discarded_dead_letter_stays_failed(client: redis.Redis) -> None:
+    task_id = submit(client)
+    for number in range(MAX_ATTEMPTS):
+        claimed(client, f"token-{number}")
+        lose(client)
+    assert run(client, store.discard(task_id, "acme"))
+    assert not run(client, store.discard(task_id, "acme"))
+    assert record(client, task_id).status is TaskStatus.FAILED
+
+
+def test_bytes_are_limited_until_their_task_ends(client: redis.Redis) -> None:
+    first = submit(client, size_bytes=900)
+    assert run(client, store.submit(submission(size_bytes=200, tenant_bytes_limit=1000)))[0] == "tenant_full"
+    assert run(client, store.submit(submission("other", size_bytes=200, queue_bytes_limit=1000)))[0] == "queue_full"
+    run(client, store.cancel(first, "acme"))
+    submit(client, size_bytes=200, tenant_bytes_limit=1000)
+
+
+def test_a_full_redis_refuses_new_tasks_and_finishes_old_ones(client: redis.Redis) -> None:
+    task_id = submit(client)
+    client.config_set("maxmemory", "1mb")
+    try:
+        with pytest.raises(StoreUnavailable, match="full"):
+            run(client, store.submit(submission()))
+        attempt = claimed(client)
+        run(client, store.renew(QUEUE, "w1", 4, ["token-1"]))
+        assert run(client, store.finish(attempt, "succeeded", result=RESULT)) == "committed"
+    finally:
+        client.config_set("maxmemory", "0")
     assert record(client, task_id).status is TaskStatus.SUCCEEDED
 
 

@@ -1,0 +1,69 @@
+"""Lua scripts as data: a script behind the shared prelude, and a ``Command`` that says how to call it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Generic, TypeVar
+
+from contract.errors import AttemptsExhausted, DeadlineExceeded
+from contract.wakeups import WAKEUP_MESSAGE
+
+T_co = TypeVar("T_co", covariant=True)
+
+#: How long a claim stands without renewal.
+LEASE_MS = 15_000
+#: How often a worker renews.
+RENEWAL_S = 3.0
+#: How often leases are looked at and wake-ups topped up.
+REAP_S = 1.0
+#: Tries of a part before it is dead-lettered.
+MAX_ATTEMPTS = 3
+#: How long a worker sees to suspects without a heartbeat.
+QUARANTINE_MS = 6_000
+#: Second attempts that share an engine; a third attempt runs alone.
+MAX_SECOND_ATTEMPTS = 4
+
+
+@dataclass(frozen=True)
+class Script:
+    """One Lua script, whole."""
+
+    name: str
+    source: str
+    sha: str
+
+
+@dataclass(frozen=True)
+class Command(Generic[T_co]):
+    """One change: a script, its arguments, and what its reply means."""
+
+    script: Script
+    args: tuple[str | int | float, ...]
+    parse: Callable[[Any], T_co]
+
+
+def _lua_text(value: str) -> str:
+    return f"[==[{value}]==]"
+
+
+@cache
+def load_script(name: str) -> Script:
+    """The script ``contract/scripts/<name>.lua`` behind the shared prelude and the constants."""
+    exhausted = AttemptsExhausted(f"all {MAX_ATTEMPTS} attempts ended without a result")
+    late = DeadlineExceeded("the task's deadline passed before it was done")
+    # A full Redis refuses new tasks only: whatever brings accepted ones to their end may use the last memory.
+    flags = "" if name == "submit" else "#!lua flags=allow-oom\n"
+    constants = (
+        f"{flags}local LEASE_MS = {LEASE_MS}\nlocal QUARANTINE_MS = {QUARANTINE_MS}\n"
+        f"local MAX_ATTEMPTS = {MAX_ATTEMPTS}\nlocal MAX_SECOND_ATTEMPTS = {MAX_SECOND_ATTEMPTS}\n"
+        f"local DEADLINE_ERROR = {_lua_text(late.info().model_dump_json())}\n"
+        f"local WAKEUP_MESSAGE = {_lua_text(WAKEUP_MESSAGE)}\n"
+        f"local EXHAUSTED_ERROR = {_lua_text(exhausted.info().model_dump_json())}\n"
+    )
+    folder = resources.files("contract") / "scripts"
+    source = constants + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+    return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
