@@ -6,7 +6,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 PACKAGE := pyproject.toml constraints.txt
 
-.PHONY: demo up test test-slow lint format verify clean
+# Length and seed of `make chaos`.
+TASKS ?= 1000
+MINUTES ?= 10
+SEED ?= 1
+
+.PHONY: demo up test test-slow chaos lint format verify clean
 
 # What serving needs: gateway, worker, and the servers of the local stack.
 $(VENV)/.runtime: $(PACKAGE)
@@ -31,6 +36,9 @@ test: $(VENV)/.dev ## All tests but the slow ones
 test-slow: $(VENV)/.dev ## The slow ones
 	$(BIN)/pytest -m slow
 
+chaos: $(VENV)/.dev ## Real processes under random faults, then an audit
+	$(BIN)/python -m tests.chaos --tasks $(TASKS) --minutes $(MINUTES) --seed $(SEED)
+
 lint: $(VENV)/.dev ## Style, types and the directions of import
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,7 +50,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 verify: $(VENV)/.runtime ## Compare the engine with what the reference computes
-	$(BIN)/python -m ovis_engine verify tests/parity --family ovis2
+	$(BIN)/python -m ovis_engine verify tests/parity
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from contract.blobs import BlobStore
-from contract.errors import BlobsUnavailable
+from contract.errors import BlobsUnavailable, InputUnavailable
 from contract.logs import get_logger
 
 T = TypeVar("T")
@@ -65,7 +66,15 @@ class BlobCalls:
         """
         return await self._call(lambda: self.store.get(key))
 
-    async def delete_prefix(self, prefix: str) -> None:
+    async def delete(self, prefixes: Sequence[str]) -> None:
+        """Delete what is under each of ``prefixes``.
+
+        Raises:
+            BlobsUnavailable: The object store is away or too slow; some of it may be there still.
+        """
+        await self._call(lambda: self._delete_all(prefixes))
+
+    async def delete_leftovers(self, prefix: str) -> None:
         """Delete what is under ``prefix``; where that fails it is logged and stays."""
         deletion = asyncio.wrap_future(self._threads.submit(self._delete, prefix))
         await asyncio.wait({deletion}, timeout=self._timeout_s)
@@ -84,8 +93,14 @@ class BlobCalls:
             raise BlobsUnavailable("the object store is too slow; try again later") from exc
 
     def _put_all(self, blobs: Sequence[Blob]) -> None:
-        for blob in blobs:
-            self.store.put(blob.key, blob.data, blob.media_type)
+        with _our_own():
+            for blob in blobs:
+                self.store.put(blob.key, blob.data, blob.media_type)
+
+    def _delete_all(self, prefixes: Sequence[str]) -> None:
+        with _our_own():
+            for prefix in prefixes:
+                self.store.delete_prefix(prefix)
 
     def _delete_later(self, prefix: str) -> None:
         try:
@@ -95,6 +110,15 @@ class BlobCalls:
 
     def _delete(self, prefix: str) -> None:
         try:
-            self.store.delete_prefix(prefix)
+            self._delete_all([prefix])
         except BlobsUnavailable:
             log.warning("inputs_left_over", prefix=prefix)
+
+
+@contextmanager
+def _our_own() -> Iterator[None]:
+    """Where the bucket is missing, or we may not write to it, the caller's input isn't at fault."""
+    try:
+        yield
+    except InputUnavailable as exc:
+        raise BlobsUnavailable("the object store refused; try again later") from exc

@@ -25,6 +25,7 @@ HTTP_STATUS: dict[str, int] = {
     "not_found": 404,
     "method_not_allowed": 405,
     "result_not_ready": 409,
+    "wrong_status": 409,
     "gone": 410,
     "too_large": 413,
     "unsupported_media": 415,
@@ -45,6 +46,7 @@ HTTP_STATUS: dict[str, int] = {
     "attempts_exhausted": 500,
     "queue_full": 503,
     "store_unavailable": 503,
+    "store_full": 503,
     "blobs_unavailable": 503,
 }
 
@@ -53,6 +55,7 @@ RETRY_AFTER_S: dict[str, int] = {
     "tenant_queue_full": 5,
     "queue_full": 10,
     "store_unavailable": 2,
+    "store_full": 10,
     "blobs_unavailable": 2,
 }
 

@@ -56,6 +56,7 @@ def plan_task(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> PlannedTa
         options=request.options,
         priority=request.priority,
         retention_s=request.retention_s,
+        deadline_s=request.deadline_s,
         metadata=request.metadata,
     )
     _check_size(spec, card, len(inputs))

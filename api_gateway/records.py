@@ -64,6 +64,20 @@ class Records:
             fields = await self._client.hgetall(task_key(task_id))
         return TaskRecord.from_hash(task_id, fields) if fields else None
 
+    async def read_many(self, ids: Sequence[str]) -> list[TaskRecord | None]:
+        """Tasks as they stand, in the order of their ids; None where there is none."""
+        if not ids:
+            return []
+        async with self._client.pipeline(transaction=False) as pipe:
+            for task_id in ids:
+                pipe.hgetall(task_key(task_id))
+            async with store_call():
+                replies = await pipe.execute()
+        return [
+            TaskRecord.from_hash(task_id, fields) if fields else None
+            for task_id, fields in zip(ids, replies, strict=True)
+        ]
+
     async def find(self, task_id: str, tenant: str) -> TaskRecord:
         """The tenant's task.
 
@@ -103,7 +117,7 @@ class Records:
         num_scanned = 0
         while num_scanned < _MAX_SCANNED:
             ids = await self._ids(tenant, after, batch)
-            for task_id, record in zip(ids, await self._read_many(ids), strict=True):
+            for task_id, record in zip(ids, await self.read_many(ids), strict=True):
                 if len(found) == limit:
                     return Page(found, after)
                 after = task_id
@@ -128,16 +142,3 @@ class Records:
         async with store_call():
             ids: list[str] = await self._client.zrevrangebylex(index_key(tenant), newest, "-", start=0, num=count)
         return ids
-
-    async def _read_many(self, ids: Sequence[str]) -> list[TaskRecord | None]:
-        if not ids:
-            return []
-        async with self._client.pipeline(transaction=False) as pipe:
-            for task_id in ids:
-                pipe.hgetall(task_key(task_id))
-            async with store_call():
-                replies = await pipe.execute()
-        return [
-            TaskRecord.from_hash(task_id, fields) if fields else None
-            for task_id, fields in zip(ids, replies, strict=True)
-        ]

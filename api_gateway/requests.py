@@ -15,6 +15,9 @@ MAX_PROMPT_CHARS = 100_000
 #: Longest time for which an ended task is kept, in seconds: 30 days.
 MAX_RETENTION_S = 30 * 86_400
 
+#: Longest time that a task may be given to end, in seconds: 7 days.
+MAX_DEADLINE_S = 7 * 86_400
+
 MAX_METADATA_ENTRIES = 32
 
 _Words = Annotated[str, Field(max_length=MAX_PROMPT_CHARS, pattern=r"\S")]
@@ -55,6 +58,9 @@ class TaskRequest(BaseModel):
     system: _Words | None = None
     options: TaskOptions = TaskOptions()
     priority: Priority = "normal"
+    deadline_s: Annotated[int, Field(ge=1, le=MAX_DEADLINE_S)] | None = Field(
+        None, description="seconds after which a run of the task that hasn't ended expires; none unless given"
+    )
     retention_s: Annotated[int, Field(ge=1, le=MAX_RETENTION_S)] = 86_400
     metadata: Annotated[dict[_MetadataKey, _MetadataValue], Field(max_length=MAX_METADATA_ENTRIES)] = Field(
         default_factory=dict

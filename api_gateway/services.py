@@ -10,6 +10,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CollectorRegistry
 
 from api_gateway.blob_calls import BlobCalls
+from api_gateway.changes import Changes
+from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
 from api_gateway.records import Records
 from api_gateway.settings import GatewaySettings
@@ -28,6 +30,8 @@ class Services:
     records: Records
     blobs: BlobCalls
     submitter: Submitter
+    changes: Changes
+    dead_letters: DeadLetters
     endings: Endings
     registry: CollectorRegistry
     metrics: GatewayMetrics

@@ -18,6 +18,9 @@ class GatewaySettings(FleetSettings):
     )
     max_wait_s: float = Field(60.0, ge=0, le=600, description="longest that one request waits for a task's end")
     queue_max_waiting_parts: int = Field(100_000, ge=1, description="parts that may wait in one model's queue")
+    queue_max_bytes: int = Field(
+        64 * 1024**3, ge=1, description="bytes of stored inputs of one model's tasks that haven't ended"
+    )
     blob_threads: int = Field(32, ge=1, le=256, description="calls of the object store at once")
     blob_timeout_s: float = Field(8.0, gt=0, le=120, description="how long the object store may take to keep an input")
     shutdown_grace_s: int = Field(25, ge=1, le=600, description="how long requests may go on after SIGTERM")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import redis.asyncio
 
@@ -14,8 +14,8 @@ from api_gateway.planning import PlannedTask
 from api_gateway.records import Records
 from api_gateway.store_calls import store_call
 from contract import store
-from contract.blobs import input_key
-from contract.errors import Gone, IdempotencyConflict, QueueFull, StoreUnavailable, TenantQueueFull
+from contract.blobs import input_key, task_prefixes
+from contract.errors import Gone, IdempotencyConflict, QueueFull, StoreFull, StoreUnavailable, TenantQueueFull, TooLarge
 from contract.redis_io import run_async
 from contract.task import ObjectInput, TaskRecord, TaskSpec, TaskStatus, UrlInput, new_task_id
 from contract.tenants import Tenant
@@ -42,6 +42,7 @@ class Submitter:
     records: Records
     blobs: BlobCalls
     queue_max_waiting_parts: int
+    queue_max_bytes: int
 
     async def submit(self, plan: PlannedTask, tenant: Tenant, idempotency_key: str, body_hash: str) -> Accepted:
         """Store the task; a reply means that it is durable.
@@ -49,17 +50,47 @@ class Submitter:
         Raises:
             Refused: The idempotency key was used with another body.
             Gone: The idempotency key stands for a task that was purged.
-            TenantQueueFull, QueueFull: Too many parts wait.
+            TooLarge: Its own bytes alone are over a limit of waiting ones.
+            TenantQueueFull, QueueFull: Too many parts, or bytes of inputs, wait.
+            StoreFull: Redis is out of memory; nothing was accepted.
             StoreUnavailable: Redis is away; the task may or may not have been accepted.
             BlobsUnavailable: S3 is away; nothing was accepted.
         """
         task_id = new_task_id()
-        prefix = input_key(tenant.id, task_id, 0).removesuffix("0")
+        prefix, _ = task_prefixes(tenant.id, task_id)
         spec, blobs = self._place_inputs(plan, tenant.id, task_id)
+        submission = self._submission(
+            spec, plan, tenant, task_id=task_id, size_bytes=sum(len(blob.data) for blob in blobs)
+        )
         if blobs:
             await self.records.check()  # nothing is stored for a queue that is known to be away
             await self.blobs.put_all(prefix, blobs)
-        submission = store.Submission(
+        submission = replace(submission, idempotency_key=idempotency_key, body_hash=body_hash)
+        # Where the reply gets lost the script may have run: the inputs stay, as the task may need them.
+        try:
+            async with store_call():
+                outcome, known_id = await run_async(self.client, store.submit(submission))
+        except StoreFull:
+            await self.blobs.delete_leftovers(prefix)
+            raise
+        if outcome == "created":
+            return Accepted(await self._read_back(task_id, tenant.id, spec), created=True)
+        if blobs:
+            await self.blobs.delete_leftovers(prefix)
+        _raise_refusal(outcome)
+        record = await self.records.read(known_id)
+        if record is None:
+            raise Gone(f"the idempotency key stands for {known_id}, which was purged")
+        return Accepted(record, created=False)
+
+    def _submission(
+        self, spec: TaskSpec, plan: PlannedTask, tenant: Tenant, *, task_id: str, size_bytes: int
+    ) -> store.Submission:
+        """What the queue is told of the task."""
+        most_bytes = min(tenant.max_waiting_bytes, self.queue_max_bytes)
+        if size_bytes > most_bytes:
+            raise TooLarge(f"the inputs have {size_bytes} bytes; {most_bytes} may wait")
+        return store.Submission(
             task_id=task_id,
             tenant=tenant.id,
             spec=spec,
@@ -67,21 +98,10 @@ class Submitter:
             weight=tenant.weight,
             tenant_limit=tenant.max_waiting_parts,
             queue_limit=self.queue_max_waiting_parts,
-            idempotency_key=idempotency_key,
-            body_hash=body_hash,
+            size_bytes=size_bytes,
+            tenant_bytes_limit=tenant.max_waiting_bytes,
+            queue_bytes_limit=self.queue_max_bytes,
         )
-        # Where the reply gets lost the script may have run: the inputs stay, as the task may need them.
-        async with store_call():
-            outcome, known_id = await run_async(self.client, store.submit(submission))
-        if outcome == "created":
-            return Accepted(await self._read_back(task_id, tenant.id, spec), created=True)
-        if blobs:
-            await self.blobs.delete_prefix(prefix)
-        _raise_refusal(outcome)
-        record = await self.records.read(known_id)
-        if record is None:
-            raise Gone(f"the idempotency key stands for {known_id}, which was purged")
-        return Accepted(record, created=False)
 
     def _place_inputs(self, plan: PlannedTask, tenant: str, task_id: str) -> tuple[TaskSpec, list[Blob]]:
         """The spec with every input's address, and what has to be stored at those of ours."""
@@ -102,6 +122,7 @@ class Submitter:
             record = await self.records.read(task_id)
         except StoreUnavailable:
             record = None
+        now_ms = time.time_ns() // 1_000_000
         return record or TaskRecord(
             id=task_id,
             tenant=tenant,
@@ -111,7 +132,8 @@ class Submitter:
             parts_done=0,
             parts_failed=0,
             attempts=0,
-            created_ms=time.time_ns() // 1_000_000,
+            created_ms=now_ms,
+            deadline_ms=now_ms + 1000 * spec.deadline_s if spec.deadline_s else None,
             started_ms=None,
             ended_ms=None,
             expires_ms=None,
@@ -124,6 +146,6 @@ def _raise_refusal(outcome: store.SubmitOutcome) -> None:
     if outcome == "conflict":
         raise Refused.parameter("Idempotency-Key", IdempotencyConflict("the key was used with another body"))
     if outcome == "tenant_full":
-        raise TenantQueueFull("as many of your tasks wait as may; try again later")
+        raise TenantQueueFull("as many of your tasks, or bytes of their inputs, wait as may; try again later")
     if outcome == "queue_full":
         raise QueueFull("the model's queue is full; try again later")

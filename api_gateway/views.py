@@ -11,7 +11,7 @@ from api_gateway.errors import Problem
 from api_gateway.records import QueueStats
 from contract.blobs import BlobStore
 from contract.catalogue import ModelCard, TaskKind
-from contract.task import Operation, PartResult, TaskRecord, TaskStatus, Usage
+from contract.task import AttemptEnd, Operation, PartResult, TaskRecord, TaskStatus, Usage
 
 
 def _rfc3339(moment: datetime) -> str:
@@ -33,7 +33,7 @@ class ResultView(BaseModel):
     """What a task gave."""
 
     text: str | None = Field(description="null where the text is too long to stand here; see result_url")
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "repetition"]
     location: str = Field(description="where the whole result lies", examples=["s3://bucket/key"])
 
 
@@ -47,9 +47,11 @@ class TaskView(BaseModel):
     operation: Operation
     status: TaskStatus
     progress: ProgressView
+    run: int = Field(description="1, and one more for every retry")
     attempts: int = Field(description="how often its parts were claimed by a worker")
     created_at: _Moment
     started_at: _Moment | None
+    deadline_at: _Moment | None = Field(description="when the present run expires if it hasn't ended")
     ended_at: _Moment | None
     expires_at: _Moment | None = Field(description="when record, inputs and results are purged")
     usage: Usage | None
@@ -72,9 +74,11 @@ class TaskView(BaseModel):
             progress=ProgressView(
                 parts_total=record.parts_total, parts_done=record.parts_done, parts_failed=record.parts_failed
             ),
+            run=record.run,
             attempts=record.attempts,
             created_at=_moment(record.created_ms),
             started_at=_moment(record.started_ms) if record.started_ms else None,
+            deadline_at=_moment(record.deadline_ms) if record.deadline_ms else None,
             ended_at=_moment(record.ended_ms) if record.ended_ms else None,
             expires_at=_moment(record.expires_ms) if record.expires_ms else None,
             usage=result.usage if result else None,
@@ -89,6 +93,43 @@ class TaskListView(BaseModel):
     """One page of a tenant's tasks."""
 
     data: list[TaskView]
+    next_cursor: str | None = Field(description="leads to the next page; null on the last")
+
+
+class AttemptView(BaseModel):
+    """One attempt that has ended."""
+
+    attempt: int = Field(description="which one of its run; one that didn't count has the number of the next")
+    worker: str
+    started_at: _Moment
+    ended_at: _Moment
+    why: str = Field(description="what ended it: an error's code, or words")
+
+    @classmethod
+    def of(cls, end: AttemptEnd) -> AttemptView:
+        """The caller's view of one line of the history."""
+        started, ended = _moment(end.started_ms), _moment(end.ended_ms)
+        return cls(attempt=end.attempt, worker=end.worker, started_at=started, ended_at=ended, why=end.why)
+
+
+class DeadLetterView(BaseModel):
+    """A task whose every attempt ended without a result."""
+
+    task: TaskView
+    error: Problem | None
+    history: list[AttemptView] = Field(description="its attempts, oldest first, those of earlier runs included")
+
+    @classmethod
+    def of(cls, record: TaskRecord, blobs: BlobStore) -> DeadLetterView:
+        """The caller's view of a dead letter."""
+        task = TaskView.of(record, blobs)
+        return cls(task=task, error=task.error, history=[AttemptView.of(end) for end in record.history])
+
+
+class DeadLetterListView(BaseModel):
+    """One page of a tenant's dead letters."""
+
+    data: list[DeadLetterView]
     next_cursor: str | None = Field(description="leads to the next page; null on the last")
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import boto3
@@ -30,9 +32,47 @@ def input_key(tenant: str, task_id: str, index: int) -> str:
     return f"inputs/{tenant}/{task_id}/{index}"
 
 
-def result_key(tenant: str, task_id: str, part: int, attempt: int) -> str:
-    """Where a worker stores what one attempt of a part gave."""
-    return f"results/{tenant}/{task_id}/attempt-{attempt}/{part}.json"
+def result_key(tenant: str, task_id: str, part: int, claim: int) -> str:
+    """Where a worker stores what one attempt of a part gave.
+
+    Args:
+        claim: How often the part had been claimed: unlike the attempt's number it never repeats, so a late attempt
+            can't write over a committed result.
+    """
+    return f"results/{tenant}/{task_id}/attempt-{claim}/{part}.json"
+
+
+def task_prefixes(tenant: str, task_id: str) -> tuple[str, str]:
+    """What the keys of a task's inputs and of its results begin with."""
+    return f"inputs/{tenant}/{task_id}/", f"results/{tenant}/{task_id}/"
+
+
+@dataclass(frozen=True)
+class StoredTask:
+    """A task of which objects are stored.
+
+    Attributes:
+        newest: When the newest of them was written, by the clock of the store.
+    """
+
+    tenant: str
+    task_id: str
+    newest: datetime
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object as a listing shows it.
+
+    Attributes:
+        key: Its whole key.
+        size_bytes: Its length.
+        etag: What changes with its content, quotes included.
+    """
+
+    key: str
+    size_bytes: int
+    etag: str
 
 
 class BlobStore:
@@ -78,6 +118,42 @@ class BlobStore:
         with self._errors():
             return self._client.generate_presigned_url("get_object", Params=params, ExpiresIn=expires_s)
 
+    def list_tasks(self, room: str) -> Iterator[StoredTask]:
+        """What ``inputs`` or ``results`` hold, task by task, as the keys' order gives them.
+
+        Args:
+            room: "inputs" or "results".
+        """
+        with self._errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{room}/")
+            current: StoredTask | None = None
+            for page in pages:
+                for entry in page.get("Contents", []):
+                    _, tenant, task_id, *_rest = f"{entry['Key']}///".split("/")
+                    if current is None or (current.tenant, current.task_id) != (tenant, task_id):
+                        if current is not None:
+                            yield current
+                        current = StoredTask(tenant, task_id, entry["LastModified"])
+                    current = StoredTask(tenant, task_id, max(current.newest, entry["LastModified"]))
+            if current is not None:
+                yield current
+
+    def list_objects(self, bucket: str, prefix: str) -> list[StoredObject]:
+        """All objects of any bucket whose keys begin with ``prefix``."""
+        with self._errors():
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            return [
+                StoredObject(entry["Key"], entry["Size"], entry["ETag"])
+                for page in pages
+                for entry in page.get("Contents", [])
+            ]
+
+    def stream(self, bucket: str, stored: StoredObject, *, start: int = 0) -> Iterator[bytes]:
+        """Read an object of any bucket from byte ``start`` on, in pieces; fails if it has changed since the listing."""
+        with self._errors():
+            reply = self._client.get_object(Bucket=bucket, Key=stored.key, Range=f"bytes={start}-", IfMatch=stored.etag)
+            yield from reply["Body"].iter_chunks(1 << 20)
+
     def delete_prefix(self, prefix: str) -> int:
         """Delete every object under ``prefix``; reply how many."""
         deleted = 0
@@ -86,7 +162,9 @@ class BlobStore:
             for page in pages:
                 keys: list[ObjectIdentifierTypeDef] = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
                 if keys:
-                    self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True})
+                    reply = self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True})
+                    if reply.get("Errors"):
+                        raise BlobsUnavailable("the object store kept what it was to delete; try again later")
                     deleted += len(keys)
         return deleted
 

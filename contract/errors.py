@@ -8,6 +8,7 @@
     │   ├── NotFound                not_found
     │   ├── Gone                    gone
     │   ├── NotReady                result_not_ready
+    │   ├── WrongStatus             wrong_status            not for a task in this status
     │   ├── IdempotencyConflict     idempotency_conflict
     │   ├── TooLarge                too_large
     │   ├── UnsupportedMedia        unsupported_media
@@ -24,6 +25,7 @@
         ├── TenantQueueFull         tenant_queue_full
         ├── QueueFull               queue_full
         ├── StoreUnavailable        store_unavailable       Redis
+        │   └── StoreFull           store_full              its memory is full: nothing was changed
         ├── BlobsUnavailable        blobs_unavailable       S3
         ├── MediaProcessDied        media_process_died
         ├── EngineDied              engine_died
@@ -118,6 +120,13 @@ class NotReady(CallerError):
     title = "No result"
 
 
+class WrongStatus(CallerError):
+    """The task's status doesn't allow this (yet)."""
+
+    code = "wrong_status"
+    title = "Not in this status"
+
+
 class IdempotencyConflict(CallerError):
     """The idempotency key was used with another body."""
 
@@ -209,24 +218,31 @@ class ServiceError(FleetError):
 
 
 class TenantQueueFull(ServiceError):
-    """The tenant has as many waiting parts as it may."""
+    """The tenant has as many waiting parts, or bytes of inputs, as it may."""
 
     code = "tenant_queue_full"
     title = "Too many queued tasks"
 
 
 class QueueFull(ServiceError):
-    """The model's queue is at its limit."""
+    """The model's queue is at its limit of parts or bytes."""
 
     code = "queue_full"
     title = "Queue full"
 
 
 class StoreUnavailable(ServiceError):
-    """Redis is away or out of memory."""
+    """Redis is away."""
 
     code = "store_unavailable"
     title = "Queue unavailable"
+
+
+class StoreFull(StoreUnavailable):
+    """Redis is out of memory and takes no new tasks."""
+
+    code = "store_full"
+    title = "Queue out of memory"
 
 
 class BlobsUnavailable(ServiceError):

@@ -65,4 +65,5 @@ class QueueMetrics:
         self.wakeups_pushed = Counter("ovis_queue_wakeups_pushed", "Wake-ups topped up", ["queue"], registry=registry)
         self.leases_expired = Counter("ovis_leases_expired", "Attempts taken back", ["outcome"], registry=registry)
         self.tasks_purged = Counter("ovis_tasks_purged", "Tasks purged after their retention", registry=registry)
+        self.orphans_swept = Counter("ovis_orphans_swept", "Stored tasks without a record, deleted", registry=registry)
         self.reaps = Counter("ovis_reaper_passes", "Looks at the leases", registry=registry)

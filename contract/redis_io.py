@@ -13,7 +13,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 from redis.retry import Retry
 
-from contract.errors import StoreUnavailable
+from contract.errors import StoreFull, StoreUnavailable
 from contract.scripting import Command
 
 T = TypeVar("T")
@@ -57,7 +57,7 @@ def connect_async(url: str) -> redis.asyncio.Redis:
 
 def _unavailable(exc: Exception) -> StoreUnavailable:
     if isinstance(exc, OutOfMemoryError):
-        return StoreUnavailable("the queue's memory is full; try again later")
+        return StoreFull("the queue's memory is full; try again later")
     return StoreUnavailable("the queue can't be reached; try again later")
 
 
@@ -65,7 +65,8 @@ def run(client: redis.Redis, command: Command[T]) -> T:
     """Run ``command``.
 
     Raises:
-        StoreUnavailable: Redis is away or full.
+        StoreUnavailable: Redis is away.
+        StoreFull: Redis is out of memory; nothing was changed.
     """
     script = command.script
     args = [str(arg) for arg in command.args]
@@ -83,7 +84,8 @@ async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
     """Run ``command``.
 
     Raises:
-        StoreUnavailable: Redis is away or full.
+        StoreUnavailable: Redis is away.
+        StoreFull: Redis is out of memory; nothing was changed.
     """
     script = command.script
     args = [str(arg) for arg in command.args]

@@ -8,10 +8,10 @@ key                             type    holds
 ==============================  ======  ===================================================================
 ovis:task:<id>                  hash    the record: tenant, queue, status, created_ms, spec (JSON), weight, band,
                                         retention_s, run, attempts, parts_total/done/failed/canceled, started_ms,
-                                        ended_ms, expires_ms, stop ("cancel" | "deadline"), deadline_s, bytes,
-                                        error, part_error, webhook; and per
-                                        part n: pn:state, pn:attempts, pn:token, pn:cost, pn:result, pn:error,
-                                        pn:history (a JSON line per ended attempt)
+                                        ended_ms, expires_ms, stop ("cancel" | "deadline"), deadline_s, deadline_ms,
+                                        bytes, error, part_error, webhook; and per part n: pn:state, pn:attempts,
+                                        pn:claims, pn:token, pn:cost, pn:result, pn:error, pn:history (a JSON
+                                        line per ended attempt)
 ovis:index:<tenant>             zset    the tenant's task ids; ids sort by creation
 ovis:idem:<tenant>:<key>        string  "<task id> <body hash>"; lives a day
 ovis:purged:<id>                string  the tenant of a purged task; lives a week
@@ -35,6 +35,9 @@ ovis:retention                  zset    ended tasks by the time at which they ar
 ovis:deadlines                  zset    tasks with a deadline by the time of it
 ovis:dead:<tenant>              zset    dead letters: tasks whose attempts are exhausted, by the time of their end
 ovis:load                       hash    "t:<tenant>" and "q:<queue>" -> bytes of the inputs of un-ended tasks
+ovis:rows:<queue>:<host>        string  rows an engine may run there, lowered after it ran out of memory; an hour
+ovis:swept                      string  stands while the last sweep for orphans is recent
+ovis:lock:purge                 string  held by the io worker that purges
 ovis:outbox                     list    webhook events to deliver, one per run of a task that has a webhook
 ovis:wakeups                    string  counter behind the wake-ups' tags
 <queue>                         list    Celery's wake-ups
@@ -78,6 +81,11 @@ def task_key(task_id: str) -> str:
 def purged_key(task_id: str) -> str:
     """Key that says whose a purged id was."""
     return f"ovis:purged:{task_id}"
+
+
+def rows_key(queue: str, host: str) -> str:
+    """Key of a host's lowered row limit."""
+    return f"ovis:rows:{queue}:{host}"
 
 
 def dead_letters_key(tenant: str) -> str:
@@ -156,13 +164,14 @@ def claim(queue: str, *, token: str, worker: str) -> Command[Attempt | None]:
     def parse(reply: list[Any] | None) -> Attempt | None:
         if reply is None:
             return None
-        task_id, tenant, part, number, queued_ms, spec = reply
+        task_id, tenant, part, number, claims, queued_ms, spec = reply
         return Attempt(
             token=token,
             task_id=task_id,
             tenant=tenant,
             part=int(part),
             number=int(number),
+            claims=int(claims),
             queued_ms=int(queued_ms),
             spec=TaskSpec.model_validate_json(spec),
         )
@@ -237,8 +246,13 @@ def expire_deadlines(limit: int = 100) -> Command[int]:
 
 
 def retry(task_id: str, tenant: str) -> Command[str]:
-    """Run a failed task's unfinished parts again; reply "queued", "missing", or the status that forbids it."""
+    """Run a failed task's unfinished parts again; reply "queued", "missing", "gone", or the status that forbids it."""
     return Command(load_script("retry"), (task_id, tenant), str)
+
+
+def end_retention(task_id: str, tenant: str) -> Command[str]:
+    """Let an ended task be purged at once; reply "due", "missing", or the status of a task that hasn't ended."""
+    return Command(load_script("end_retention"), (task_id, tenant), str)
 
 
 def discard(task_id: str, tenant: str) -> Command[bool]:
@@ -257,5 +271,5 @@ def leave(queue: str, worker: str) -> Command[None]:
 
 
 def purge(task_id: str) -> Command[bool]:
-    """Forget an ended task."""
+    """Forget an ended task; reply whether it was one."""
     return Command(load_script("purge"), (task_id, PURGED_S), bool)

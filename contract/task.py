@@ -142,7 +142,7 @@ class PartResult(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     text: str | None = Field(description="None where the text is too long to sit in the record")
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "repetition"]
     blob_key: str
     usage: Usage
 
@@ -189,6 +189,7 @@ class TaskRecord(BaseModel):
     error: ErrorInfo | None
     result: PartResult | None
     run: int = Field(1, description="1, and one more for every retry")
+    deadline_ms: int | None = None
     history: tuple[AttemptEnd, ...] = ()
 
     @classmethod
@@ -215,6 +216,7 @@ class TaskRecord(BaseModel):
             error=ErrorInfo.model_validate_json(error) if error else None,
             result=PartResult.model_validate_json(result) if result else None,
             run=int(fields["run"]),
+            deadline_ms=optional("deadline_ms"),
             history=tuple(map(AttemptEnd.model_validate_json, fields.get("p0:history", "").splitlines())),
         )
 
@@ -227,7 +229,8 @@ class Attempt(BaseModel):
     task_id: str
     tenant: str
     part: int
-    number: int = Field(description="1 for the first attempt")
+    number: int = Field(description="1 for the first attempt; tries that don't count leave it as it was")
+    claims: int = Field(description="how often the part was claimed, this attempt included")
     queued_ms: int = Field(description="how long the part waited, by the clock of Redis")
     spec: TaskSpec
 

@@ -1,7 +1,8 @@
 """Who may submit, and how much: a static JSON file, read once at the start.
 
 ``{"tenants": [{"id": "default", "key_sha256": ["…"], "weight": 1, "max_waiting_parts": 10000,
-"s3_prefixes": ["s3://bucket/prefix/"]}]}``. Keys are stored as SHA-256: they are random, so a slow hash adds nothing.
+"max_waiting_bytes": 8589934592, "s3_prefixes": ["s3://bucket/prefix/"]}]}``. Keys are stored as SHA-256: they are
+random, so a slow hash adds nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Tenant(BaseModel):
     key_sha256: tuple[Sha256, ...] = Field(min_length=1)
     weight: float = Field(1.0, gt=0, le=1000)
     max_waiting_parts: int = Field(10_000, ge=1)
+    max_waiting_bytes: int = Field(8 * 1024**3, ge=1, description="bytes of stored inputs of tasks that haven't ended")
     s3_prefixes: tuple[Annotated[str, Field(pattern=r"^s3://[^/]+/.*$")], ...] = ()
 
     def may_read(self, bucket: str, key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Command line of the engine: ``python -m ovis_engine verify DIR --family ovis2``."""
+"""Command line of the engine: ``python -m ovis_engine verify DIR``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ovis_engine.config import FAMILIES
+from ovis_engine.families import FAMILIES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     verify_parser = commands.add_parser("verify", help="compare the engine with parity fixtures")
     verify_parser.add_argument("directory", type=Path, metavar="DIR", help="fixtures, laid out as tests/parity")
-    verify_parser.add_argument("--family", required=True, choices=sorted(set(FAMILIES.values())))
+    verify_parser.add_argument("--family", choices=sorted(set(FAMILIES.values())), help="default: all")
     options = parser.parse_args(arguments)
     if not options.directory.is_dir():
         parser.error(f"{options.directory} is not a directory")

@@ -1,48 +1,25 @@
-"""Loads an original-format Ovis checkpoint: safetensors, one file or shards, streamed tensor by tensor.
+"""Loads an Ovis checkpoint, original or converted: safetensors, streamed tensor by tensor to the device.
 
-The model is built without memory (meta device); each stored tensor is renamed by anchored rules, checked against the
-place it belongs to and copied to the device. Nothing but safetensors is ever read.
+The model is built without memory (meta device); each stored tensor is renamed, checked against the place it belongs to
+and copied there.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ovis_engine.config import OvisConfig, read_config
 from ovis_engine.errors import CheckpointError
+from ovis_engine.renaming import Place, Renamer
+from ovis_engine.shards import StoredTensor, stream_tensors, weights_file
 from ovis_engine.vision import VisualEncoder
 
-_BACKBONE = r"^visual_tokenizer\.backbone\."
-_PLACES = r"(weight|bias)$"
-
-#: (stored name, our name); the first that matches wins. An empty name drops the tensor.
-RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern), place)
-    for pattern, place in (
-        (r"^llm\.(model\..+|lm_head\.weight)$", r"language_model.\1"),
-        (r"^vte\.weight$", r"encoder.table"),
-        (r"^visual_tokenizer\.head\.0\.weight$", r"encoder.head_linear.weight"),
-        (rf"^visual_tokenizer\.head\.1\.{_PLACES}", r"encoder.head_norm.\1"),
-        (rf"{_BACKBONE}preprocessor\.patchifier\.proj\.{_PLACES}", r"encoder.tower.patch_proj.\1"),
-        (rf"{_BACKBONE}preprocessor\.patchifier\.norm\.weight$", r"encoder.tower.patch_norm.weight"),
-        (rf"{_BACKBONE}preprocessor\.pos_embed$", r"encoder.tower.position"),
-        (rf"{_BACKBONE}trunk\.blocks\.(\d+)\.(norm_[12])\.weight$", r"encoder.tower.blocks.\1.\2.weight"),
-        (rf"{_BACKBONE}trunk\.blocks\.(\d+)\.attn\.(qkv|proj)\.{_PLACES}", r"encoder.tower.blocks.\1.\2.\3"),
-        (rf"{_BACKBONE}trunk\.blocks\.(\d+)\.mlp\.(fc[123])\.{_PLACES}", r"encoder.tower.blocks.\1.\2.\3"),
-        # Ovis reads the tower before its final norm.
-        (rf"{_BACKBONE}trunk\.post_trunk_norm\.weight$", ""),
-    )
-)
+HEAD = "language_model.lm_head.weight"
 
 
 class OvisModel(nn.Module):
@@ -53,19 +30,14 @@ class OvisModel(nn.Module):
         self.config = config
         self.encoder = VisualEncoder(config)
         self.language_model = language_model
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor as stored: the file it is in, its stored name and its value on the CPU."""
-
-    file: str
-    name: str
-    value: Tensor
+        #: What the language model's embedding multiplies text with; visual embeddings need the same, once.
+        self.embed_scale = float(getattr(language_model.get_input_embeddings(), "scalar_embed_scale", 1.0))
 
 
 def load_model(directory: Path, *, device: torch.device, dtype: torch.dtype) -> OvisModel:
-    """Loads a checkpoint in the original layout.
+    """Loads a checkpoint in the original or the converted layout.
+
+    Host memory: the largest shard (its pages are mapped while it is read) plus, on the CPU, the model.
 
     Args:
         directory: Holds config.json, the tokenizer and safetensors.
@@ -80,109 +52,113 @@ def load_model(directory: Path, *, device: torch.device, dtype: torch.dtype) -> 
         UnsupportedModelError: If the family is not served.
     """
     config = read_config(directory)
-    with torch.device("meta"):
-        model = OvisModel(config, _empty_language_model(config, dtype))
+    model = empty_model(config, dtype)
     tied = bool(model.language_model.config.tie_word_embeddings)
-    awaited = dict(model.named_parameters(remove_duplicate=False))
-    if tied:
-        awaited.pop("language_model.lm_head.weight", None)
-    for stored in _stream(directory):
-        place = _place_of(stored)
+    loading = _Loading(model, device, dtype, tied=tied)
+    renamer = Renamer(config.layout, config.vision.tower)
+    for stored in stream_tensors(directory):
+        place = renamer.place_of(stored.name)
+        if place is None:
+            raise CheckpointError("is not part of this model family", file=stored.file, tensor=stored.name)
         # Tied checkpoints store a redundant head.
-        if not place or (tied and place == "language_model.lm_head.weight"):
-            continue
-        _check(stored, place, awaited)
-        value = stored.value.reshape(awaited.pop(place).shape).to(device=device, dtype=dtype, copy=True)
-        _put(model, place, nn.Parameter(value, requires_grad=False))
-    if awaited:
-        raise CheckpointError(
-            f"{len(awaited)} tensors are missing, first {min(awaited)}", file=_weights_file(directory).name
-        )
+        if place.name and not (tied and place.name == HEAD):
+            loading.take(stored, place)
+    loading.finish(weights_file(directory).name)
     _finish_language_model(model.language_model, device, tied=tied)
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def _empty_language_model(config: OvisConfig, dtype: torch.dtype) -> PreTrainedModel:
-    try:
-        text_config = CONFIG_MAPPING[config.text["model_type"]].from_dict(config.text)
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
-    except (KeyError, TypeError, ValueError) as exc:
-        raise CheckpointError(f"llm_config is not usable ({exc})", file="config.json") from exc
-    return model
+def empty_model(config: OvisConfig, dtype: torch.dtype) -> OvisModel:
+    """Builds a model on the meta device: shapes without memory.
+
+    Raises:
+        CheckpointError: If the language model's configuration is not usable.
+    """
+    with torch.device("meta"):
+        try:
+            text_config = CONFIG_MAPPING[config.text["model_type"]].from_dict(config.text)
+            language_model: PreTrainedModel = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise CheckpointError(f"llm_config is not usable ({exc})", file="config.json") from exc
+        return OvisModel(config, language_model)
 
 
-def _finish_language_model(language_model: PreTrainedModel, device: torch.device, *, tied: bool) -> None:
-    """Ties the head and computes the rotary tables, which no checkpoint stores."""
-    if tied:
-        language_model.lm_head.weight = language_model.model.embed_tokens.weight
-    rotary = type(language_model.model.rotary_emb)
-    language_model.model.rotary_emb = rotary(language_model.config).to(device)
-    left = [name for name, buffer in language_model.named_buffers() if buffer.is_meta]
-    if left:
-        raise CheckpointError(f"no rule fills buffer {left[0]}", file="config.json")
+class _Loading:
+    """The parameters that a checkpoint still owes."""
+
+    def __init__(self, model: OvisModel, device: torch.device, dtype: torch.dtype, *, tied: bool) -> None:
+        self._model, self._device, self._dtype = model, device, dtype
+        self._awaited = {
+            name: parameter.shape
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+            if not (tied and name == HEAD)
+        }
+        #: Parameters that come in three parts and the parts still missing.
+        self._partial: dict[str, tuple[Tensor, set[str]]] = {}
+
+    def take(self, stored: StoredTensor, place: Place) -> None:
+        """Checks a stored tensor and copies it to its place."""
+        shape = self._awaited.get(place.name)
+        if shape is None or (place.name in self._partial and place.part not in self._partial[place.name][1]):
+            raise CheckpointError(
+                "is stored twice or not part of this configuration", file=stored.file, tensor=stored.name
+            )
+        if place.part:
+            self._take_part(stored, place, shape)
+            return
+        value = _shaped(stored, place, shape)
+        self._put(place.name, value.to(device=self._device, dtype=self._dtype, copy=True))
+
+    def finish(self, file: str) -> None:
+        """Raises `CheckpointError` if anything is left."""
+        if self._awaited:
+            first = min(self._awaited)
+            parts = sorted(self._partial[first][1]) if first in self._partial else []
+            which = f" (its parts {', '.join(parts)})" if parts else ""
+            raise CheckpointError(
+                f"{len(self._awaited)} tensors are missing, this first{which}", file=file, tensor=first
+            )
+
+    def _take_part(self, stored: StoredTensor, place: Place, shape: torch.Size) -> None:
+        if place.name not in self._partial:
+            self._partial[place.name] = (torch.empty(shape, device=self._device, dtype=self._dtype), set("qkv"))
+        whole, missing = self._partial[place.name]
+        part = whole.chunk(3)["qkv".index(place.part)]
+        part.copy_(_shaped(stored, place, part.shape))
+        missing.remove(place.part)
+        if not missing:
+            del self._partial[place.name]
+            self._put(place.name, whole)
+
+    def _put(self, place: str, value: Tensor) -> None:
+        owner, _, leaf = place.rpartition(".")
+        setattr(self._model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
+        del self._awaited[place]
 
 
-def _weights_file(directory: Path) -> Path:
-    index = directory / "model.safetensors.index.json"
-    return index if index.exists() else directory / "model.safetensors"
-
-
-def _stream(directory: Path) -> Iterator[StoredTensor]:
-    """Yields every stored tensor, shard by shard; at most one is in memory at a time."""
-    weights = _weights_file(directory)
-    if weights.suffix == ".safetensors":
-        yield from _read_shard(weights, None)
-        return
-    try:
-        weight_map: dict[str, str] = json.loads(weights.read_text(encoding="utf-8"))["weight_map"]
-        shards: dict[str, set[str]] = {}
-        for name, shard in weight_map.items():
-            shards.setdefault(shard, set()).add(name)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as exc:
-        raise CheckpointError("is not a shard index", file=weights.name) from exc
-    for shard, names in sorted(shards.items()):
-        if Path(shard).name != shard:
-            raise CheckpointError("names a file outside the checkpoint", file=weights.name)
-        yield from _read_shard(directory / shard, names)
-
-
-def _read_shard(file: Path, listed: set[str] | None) -> Iterator[StoredTensor]:
-    try:
-        with safe_open(file, framework="pt", device="cpu") as shard:
-            names = set(shard.keys())
-            for name in sorted((listed or set()) - names):
-                raise CheckpointError("is listed in the index but not stored", file=file.name, tensor=name)
-            for name in sorted(names):
-                yield StoredTensor(file.name, name, shard.get_tensor(name))
-    except OSError as exc:
-        raise CheckpointError("cannot be read", file=file.name) from exc
-    except SafetensorError as exc:
-        raise CheckpointError(f"is not a whole safetensors file ({exc})", file=file.name) from exc
-
-
-def _place_of(stored: StoredTensor) -> str:
-    """Our name for a stored tensor, empty to drop it."""
-    for pattern, place in RULES:
-        if pattern.match(stored.name):
-            return pattern.sub(place, stored.name)
-    raise CheckpointError("is not part of this model family", file=stored.file, tensor=stored.name)
-
-
-def _check(stored: StoredTensor, place: str, awaited: dict[str, nn.Parameter]) -> None:
-    parameter = awaited.get(place)
-    if parameter is None:
-        raise CheckpointError("is stored twice or not part of this configuration", file=stored.file, tensor=stored.name)
-    shape = tuple(stored.value.shape)
-    if place == "encoder.tower.position" and shape[:1] == (1,):
-        shape = shape[1:]  # stored with a batch dimension
-    if shape != tuple(parameter.shape):
+def _shaped(stored: StoredTensor, place: Place, shape: torch.Size) -> Tensor:
+    """The stored value, without the batch dimension that the original stores position embeddings with."""
+    found = stored.value.shape
+    if place.name == "encoder.tower.position" and found[:1] == (1,):
+        found = found[1:]
+    if found != shape:
         raise CheckpointError(
-            f"has shape {tuple(stored.value.shape)}, the configuration wants {tuple(parameter.shape)}",
+            f"has shape {tuple(stored.value.shape)}, the configuration wants {tuple(shape)}",
             file=stored.file,
             tensor=stored.name,
         )
+    return stored.value.reshape(shape)
 
 
-def _put(model: nn.Module, place: str, parameter: nn.Parameter) -> None:
-    owner, _, leaf = place.rpartition(".")
-    setattr(model.get_submodule(owner), leaf, parameter)
+def _finish_language_model(language_model: PreTrainedModel, device: torch.device, *, tied: bool) -> None:
+    """Ties the head and computes what no checkpoint stores: the rotary tables and the embedding's scale."""
+    embedding = language_model.get_input_embeddings()
+    if tied:
+        language_model.lm_head.weight = embedding.weight
+    rotary = type(language_model.model.rotary_emb)
+    language_model.model.rotary_emb = rotary(language_model.config).to(device)
+    if hasattr(embedding, "embed_scale"):
+        embedding.embed_scale = torch.tensor(embedding.scalar_embed_scale, device=device)
+    left = [name for name, buffer in language_model.named_buffers() if buffer.is_meta]
+    if left:
+        raise CheckpointError(f"no rule fills buffer {left[0]}", file="config.json")

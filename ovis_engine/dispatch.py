@@ -7,14 +7,20 @@ jobs at a time; the decode loop's thread reports ended rows. One lock guards the
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ovis_engine.batching import DecodeLoop, RowEnd
+from ovis_engine.batching import DecodeLoop
 from ovis_engine.errors import DuplicateRequestError, EngineClosedError, EngineDeadError, EngineError
 from ovis_engine.front import VisionFront
 from ovis_engine.job import Job
-from ovis_engine.request import FinishReason
+from ovis_engine.row import FinishReason
+from ovis_engine.text import Detokenizer
+from ovis_engine.usage import RowEnd
+
+#: A moment that no clock reaches.
+NEVER = float("inf")
 
 
 class Dispatcher:
@@ -25,7 +31,7 @@ class Dispatcher:
         front: VisionFront,
         loop: DecodeLoop,
         *,
-        decode: Callable[[Sequence[int]], str],
+        detokenizer: Detokenizer,
         eos_token_ids: tuple[int, ...],
         max_running: int,
         batch_tiles: int,
@@ -35,14 +41,14 @@ class Dispatcher:
 
         Args:
             front: Encodes tiles, on this object's vision thread only.
-            loop: Runs rows; its callbacks must be `row_ended` and `loop_exited`.
-            decode: Token ids to text.
+            loop: Runs rows; its callbacks must be `row_ended`, `loop_exited` and `expire`.
+            detokenizer: Token ids to text.
             eos_token_ids: Ids that end a row.
             max_running: Most rows in the loop at once.
             batch_tiles: Tiles after which a micro-batch takes no further job.
             on_death: Told once if a thread of the engine dies.
         """
-        self._front, self._loop, self._decode = front, loop, decode
+        self._front, self._loop, self._detokenizer = front, loop, detokenizer
         self._eos_token_ids, self._max_running, self._batch_tiles = eos_token_ids, max_running, batch_tiles
         self._on_death = on_death
         self._changed = threading.Condition()
@@ -50,6 +56,7 @@ class Dispatcher:
         self._waiting: deque[Job] = deque()  # pictures not yet encoded
         self._ready: deque[Job] = deque()  # encoded, no row yet
         self._running: dict[str, Job] = {}
+        self._next_deadline = NEVER  # the earliest of all jobs, or earlier
         self._releases = 0  # counts ended jobs, so that a wait for pool room misses none
         self._end: EngineError | None = None
         self._thread = threading.Thread(target=self._run_vision, name="ovis-vision", daemon=True)
@@ -73,11 +80,11 @@ class Dispatcher:
             if request_id in self._jobs:
                 raise DuplicateRequestError(f"request {request_id} is already in the engine")
             self._jobs[request_id] = job
+            self._next_deadline = min(self._next_deadline, job.ends_at)
             if job.layout.images:
                 self._waiting.append(job)
             else:
-                job.token_ids = self._front.expand(job.layout, ())
-                self._ready.append(job)
+                self._make_ready(job)
             self._admit()
 
     def cancel(self, request_id: str) -> bool:
@@ -86,20 +93,25 @@ class Dispatcher:
             job = self._jobs.get(request_id)
             if job is None:
                 return False
-            job.canceled = True
-            self._changed.notify_all()
             if request_id in self._running:
                 self._loop.cancel(request_id)
                 return True
-            if job in self._ready:
-                self._ready.remove(job)
-            elif job in self._waiting:
-                self._waiting.remove(job)
-            else:
-                return True  # with the vision thread, which drops it
-            self._forget(job)
-        self._resolve(job, RowEnd(request_id, (), canceled=True))
+            removed = self._remove(job, "canceled")
+        if removed:
+            job.resolve("canceled")
         return True
+
+    def expire(self) -> None:
+        """Ends jobs whose deadline has passed. Loop thread, before each step."""
+        now = time.monotonic()
+        with self._changed:
+            if now < self._next_deadline:
+                return
+            overdue = [job for job in self._jobs.values() if job.ends_at <= now]
+            self._next_deadline = min((job.ends_at for job in self._jobs.values() if job.ends_at > now), default=NEVER)
+            removed = [job for job in overdue if self._expire_one(job)]
+        for job in removed:
+            job.resolve("deadline")
 
     def counts(self) -> tuple[int, int]:
         """Numbers of jobs without and with a row."""
@@ -113,17 +125,19 @@ class Dispatcher:
         if self._thread is not threading.current_thread():
             self._thread.join()
 
-    def row_ended(self, row: RowEnd) -> None:
+    def row_ended(self, end: RowEnd) -> None:
         """A row left the decode loop. Loop thread."""
         with self._changed:
-            job = self._running.get(row.request_id)
+            job = self._running.get(end.row.request_id)
             if job is None:
                 return  # it failed when the engine ended
             self._forget(job)
-        if row.error is None:
-            self._resolve(job, row)
+        if end.error is not None:
+            job.fail(EngineDeadError(f"the decode loop failed: {end.error}"))
+        elif end.row.fault is not None:
+            job.fail(end.row.fault)
         else:
-            job.fail(EngineDeadError(f"the decode loop failed: {row.error}"))
+            job.resolve(end.reason)
 
     def loop_exited(self, fault: BaseException | None) -> None:
         """The decode loop's thread is ending. Loop thread."""
@@ -134,13 +148,32 @@ class Dispatcher:
         while self._ready and len(self._running) < self._max_running and self._end is None:
             job = self._ready.popleft()
             self._running[job.request.request_id] = job
-            self._loop.add(
-                job.request.request_id,
-                job.token_ids,
-                max_new_tokens=job.request.max_new_tokens,
-                eos_token_ids=() if job.request.ignore_eos else self._eos_token_ids,
-            )
+            assert job.row is not None
+            self._loop.add(job.row)
         self._changed.notify_all()
+
+    def _make_ready(self, job: Job) -> None:
+        """Lines up a job whose tiles are encoded. Lock held."""
+        job.make_row(self._front.expand(job.layout, job.pinned), self._eos_token_ids, self._detokenizer)
+        self._ready.append(job)
+
+    def _expire_one(self, job: Job) -> bool:
+        """Ends an overdue job or has its row leave; True if the job must be resolved. Lock held."""
+        if job.row is not None and job.request.request_id in self._running:
+            job.row.end_with("deadline")
+            return False
+        return self._remove(job, "deadline")
+
+    def _remove(self, job: Job, reason: FinishReason) -> bool:
+        """Takes out a job that has no row in the loop; False if the vision thread must drop it. Lock held."""
+        job.end = job.end or reason
+        self._changed.notify_all()
+        for line in (self._ready, self._waiting):
+            if job in line:
+                line.remove(job)
+                self._forget(job)
+                return True
+        return False
 
     def _forget(self, job: Job) -> None:
         """Drops a job and its pins, which may give another one a row. Lock held; resolve it afterwards."""
@@ -150,17 +183,6 @@ class Dispatcher:
         job.pinned = []
         self._releases += 1
         self._admit()
-
-    def _resolve(self, job: Job, row: RowEnd) -> None:
-        at_end = not job.request.ignore_eos and bool(row.token_ids) and row.token_ids[-1] in self._eos_token_ids
-        token_ids = row.token_ids[:-1] if at_end else row.token_ids
-        reason: FinishReason = "canceled" if row.canceled else "stop" if at_end else "length"
-        job.resolve(
-            text=self._decode(token_ids),
-            token_ids=token_ids,
-            finish_reason=reason,
-            num_output_tokens=len(row.token_ids),
-        )
 
     def _die(self, fault: BaseException) -> None:
         """Ends the engine because of a fault; only the first end counts. Any engine thread."""
@@ -222,7 +244,7 @@ class Dispatcher:
         return batch
 
     def _pin(self, job: Job, *, wait: bool) -> bool:
-        """Pins a job's tiles; if that fails it is back in the queue, or dropped if it was canceled."""
+        """Pins a job's tiles; if that fails it is back in the queue, or dropped if it was to end."""
         while True:
             with self._changed:
                 seen = self._releases
@@ -234,7 +256,7 @@ class Dispatcher:
                     return True
                 if wait and self._wait_for_room(job, seen):
                     continue
-                if self._end is None and not job.canceled:
+                if self._end is None and job.end is None:
                     self._waiting.appendleft(job)
                     return False
             self._hand_over([job])
@@ -242,22 +264,21 @@ class Dispatcher:
 
     def _wait_for_room(self, job: Job, seen: int) -> bool:
         """Waits until some job has ended since `seen`; False if the job or the engine ended instead. Lock held."""
-        self._changed.wait_for(lambda: self._releases != seen or job.canceled or self._end is not None)
-        return self._end is None and not job.canceled
+        self._changed.wait_for(lambda: self._releases != seen or job.end or self._end is not None)
+        return self._end is None and job.end is None
 
     def _hand_over(self, batch: Sequence[Job]) -> None:
-        """Makes encoded jobs ready; drops those that were canceled meanwhile."""
+        """Makes encoded jobs ready; drops those that were to end meanwhile."""
         dropped = []
         with self._changed:
             for job in batch:
                 if job.request.request_id not in self._jobs:
                     continue  # it failed when the engine ended
-                if job.canceled:
+                if job.end is not None:
                     self._forget(job)
-                    dropped.append(job)
+                    dropped.append((job, job.end))
                 else:
-                    job.token_ids = self._front.expand(job.layout, job.pinned)
-                    self._ready.append(job)
+                    self._make_ready(job)
             self._admit()
-        for job in dropped:
-            self._resolve(job, RowEnd(job.request.request_id, (), canceled=True))
+        for job, reason in dropped:
+            job.resolve(reason)

@@ -15,7 +15,9 @@ class VisualEmbedding(nn.Module):
 
     pool: Tensor
 
-    def __init__(self, text: nn.Embedding, *, num_slots: int, rows_per_slot: int, indicators: Tensor) -> None:
+    def __init__(
+        self, text: nn.Embedding, *, num_slots: int, rows_per_slot: int, indicators: Tensor, scale: float = 1.0
+    ) -> None:
         """Makes an empty pool beside a text embedding.
 
         Args:
@@ -23,6 +25,7 @@ class VisualEmbedding(nn.Module):
             num_slots: Tiles that fit into the pool.
             rows_per_slot: Visual tokens of a tile.
             indicators: (5, hidden) embeddings of the indicator tokens; they get the pool's last rows for good.
+            scale: What the text embedding multiplies its rows with; everything that enters the pool gets it too.
         """
         super().__init__()
         self.text = text
@@ -30,7 +33,9 @@ class VisualEmbedding(nn.Module):
         self.rows_per_slot = rows_per_slot
         self.num_rows = num_slots * rows_per_slot + len(indicators)
         pool = torch.zeros(self.num_rows, text.embedding_dim, dtype=text.weight.dtype, device=text.weight.device)
-        pool[num_slots * rows_per_slot :] = indicators
+        # Rounded to the model's dtype first, as the text embedding does (59.87 is 59.75 in bfloat16).
+        self._scale = float(torch.tensor(scale, dtype=pool.dtype))
+        pool[num_slots * rows_per_slot :] = indicators * self._scale
         self.register_buffer("pool", pool, persistent=False)
 
     @property
@@ -43,9 +48,9 @@ class VisualEmbedding(nn.Module):
         return self.base + self.num_rows - 5 + index
 
     def write(self, slot: int, rows: Tensor) -> None:
-        """Puts a tile's visual embeddings (rows_per_slot, hidden) into its slot."""
+        """Puts a tile's visual embeddings (rows_per_slot, hidden), not scaled yet, into its slot."""
         start = slot * self.rows_per_slot
-        self.pool[start : start + self.rows_per_slot] = rows
+        self.pool[start : start + self.rows_per_slot] = rows * self._scale
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Maps integer ids (...) to embeddings (..., hidden) in the model's dtype."""

@@ -10,14 +10,25 @@ from typing import Self
 
 import torch
 
-from ovis_engine.attention import choose_attention
-from ovis_engine.batching import DecodeLoop, LoopLimits, RowEnd
+from ovis_engine.attention import set_attention
+from ovis_engine.batching import DecodeLoop
+from ovis_engine.chat import CHAT_FORMATS
 from ovis_engine.checkpoint import OvisModel, load_model
+from ovis_engine.config import read_config
+from ovis_engine.constraint import ConstraintCompiler
 from ovis_engine.dispatch import Dispatcher
 from ovis_engine.front import VisionFront
 from ovis_engine.job import Job, check_fits
-from ovis_engine.prompt import QwenPrompter
+from ovis_engine.locate import locate_checkpoint
+from ovis_engine.packing import pack_language_model, pack_linears, packing_pays
+from ovis_engine.partition import Room, largest_partition
+from ovis_engine.prompt import Prompter
 from ovis_engine.request import Completion, EngineConfig, EngineStats, Request
+from ovis_engine.streaming import CompletionStream
+from ovis_engine.text import Delta, Detokenizer
+from ovis_engine.tiling import num_visual_tokens
+from ovis_engine.turns import FreeTurns, Turns
+from ovis_engine.usage import LoopLimits, RowEnd
 
 
 class Engine:
@@ -30,7 +41,7 @@ class Engine:
     def __init__(
         self,
         model: OvisModel,
-        prompter: QwenPrompter,
+        prompter: Prompter,
         config: EngineConfig,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
@@ -38,25 +49,39 @@ class Engine:
         self.config = config
         self._model = model
         self._prompter = prompter
+        on_cpu = model.language_model.device.type == "cpu"
+        turns = Turns() if on_cpu else FreeTurns()
+        batch_tiles = config.vision_batch_tiles or (1 if on_cpu else 8)
+        if packing_pays(model.language_model.device, model.language_model.dtype):
+            pack_language_model(model.language_model)
+            pack_linears(model.encoder)
         self._loop = DecodeLoop(
             model.language_model,
             _limits(config),
             on_row_end=self._row_ended,
             on_exit=self._loop_exited,
+            before_step=self._before_step,
+            turns=turns,
         )
         self._front = VisionFront(
             model,
             pool_rows=config.visual_pool_rows,
-            batch_tiles=config.vision_batch_tiles,
+            batch_tiles=batch_tiles,
             flush_prefix_cache=self._loop.flush_prefix_cache,
+            turns=turns,
+        )
+        self._constraints = ConstraintCompiler(
+            prompter.tokenizer.to_str(),
+            vocab_size=model.language_model.config.vocab_size,
+            eos_token_ids=model.config.eos_token_ids,
         )
         self._dispatcher = Dispatcher(
             self._front,
             self._loop,
-            decode=prompter.decode,
+            detokenizer=Detokenizer(prompter.tokenizer),
             eos_token_ids=model.config.eos_token_ids,
             max_running=config.max_running_requests,
-            batch_tiles=config.vision_batch_tiles,
+            batch_tiles=batch_tiles,
             on_death=on_death,
         )
         self._dispatcher.start()
@@ -69,10 +94,10 @@ class Engine:
         *,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> Engine:
-        """Loads an original-format checkpoint and starts serving it.
+        """Loads a checkpoint, original or converted, and starts serving it.
 
         Args:
-            path: Checkpoint directory.
+            path: Checkpoint directory, name of a bundled model, or hub id of one in the local hub cache.
             config: Sizes; the defaults suit a small model on a CPU.
             on_death: Called once, on an engine thread, if a thread of the engine dies; not on `close`.
 
@@ -84,10 +109,10 @@ class Engine:
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         device, dtype = torch.device(config.device), getattr(torch, config.dtype)
-        prompter = QwenPrompter.from_checkpoint(Path(path))
-        model = load_model(Path(path), device=device, dtype=dtype)
-        # Set on the configuration directly: the setter tries to import a kernel by that name.
-        model.language_model.config._attn_implementation = choose_attention(device, dtype)
+        directory = locate_checkpoint(path)
+        prompter = Prompter.from_checkpoint(directory, CHAT_FORMATS[read_config(directory).language_model])
+        model = load_model(directory, device=device, dtype=dtype)
+        set_attention(model.language_model)
         return cls(model, prompter, config, on_death)
 
     @property
@@ -103,11 +128,12 @@ class Engine:
     @property
     def max_context_tokens(self) -> int:
         """Most positions of one request, prompt and output: the model's context or the KV cache, if smaller."""
-        return min(self._model.config.max_context_tokens, self._cache_tokens)
+        return min(self._model.config.max_context_tokens, self._loop.max_row_tokens)
 
     @property
-    def _cache_tokens(self) -> int:
-        return self._loop.num_blocks * self.config.page_size
+    def prompter(self) -> Prompter:
+        """Encodes conversations as this engine does."""
+        return self._prompter
 
     def count_prompt_tokens(self, request: Request) -> int:
         """Positions that a request's prompt takes, visual tokens included.
@@ -117,28 +143,74 @@ class Engine:
         """
         return self._prompter.encode(request.conversation()).num_tokens(self.tokens_per_tile)
 
-    def submit(self, request: Request) -> Future[Completion]:
+    def largest_partition(self, request: Request, max_partition: int) -> int | None:
+        """The largest max_partition with which a request's pictures, tiled anew, fit this engine with its text.
+
+        Args:
+            request: With its pictures tiled in any way; only their sizes count.
+            max_partition: Largest value to try, at least 1.
+
+        Returns:
+            A value from 1 to max_partition, or None if the request does not fit at all.
+
+        Raises:
+            RequestError: If the request is malformed, or max_partition is below 1.
+        """
+        layout = self._prompter.encode(request.conversation())
+        taken = sum(num_visual_tokens(image.rows, image.cols, self.tokens_per_tile) for image in layout.images)
+        text_tokens = layout.num_tokens(self.tokens_per_tile) - taken
+        room = Room(
+            num_tokens=self.max_context_tokens - text_tokens - request.max_new_tokens,
+            num_tiles=self._front.slots.num_slots,
+        )
+        return largest_partition(
+            [(image.width, image.height) for image in layout.images],
+            side=self.side,
+            tokens_per_tile=self.tokens_per_tile,
+            room=room,
+            max_partition=max_partition,
+        )
+
+    def check(self, request: Request) -> None:
+        """Finds out whether a request would be taken in, without queueing it.
+
+        Raises:
+            RequestError: If the request is malformed or can never fit.
+        """
+        self._admitted(request)
+
+    def submit(self, request: Request, on_delta: Callable[[Delta], None] | None = None) -> Future[Completion]:
         """Queues a request.
+
+        Args:
+            request: What to generate.
+            on_delta: Told each piece of the text as soon as it is sure to stay, on an engine thread: it must be quick.
+                All pieces come before the future resolves. If it raises, the request fails with `CallbackError`.
 
         Returns:
             A future that resolves to the completion, also when canceled; it fails with `EngineDeadError` or
-            `EngineClosedError` if the engine ends first.
+            `EngineClosedError` if the engine ends first, with `ConstraintFailedError` if the request's constraint
+            outgrows the grammar library.
 
         Raises:
             RequestError: If the request is malformed, a duplicate, or can never fit; nothing was queued.
             EngineDeadError: If the engine died.
             EngineClosedError: If the engine was closed.
         """
-        job = Job(request, self._prompter.encode(request.conversation()), self.tokens_per_tile)
-        check_fits(
-            job,
-            side=self.side,
-            context_tokens=self._model.config.max_context_tokens,
-            cache_tokens=self._cache_tokens,
-            pool_tiles=self._front.slots.num_slots,
-        )
+        job = self._admitted(request, on_delta)
         self._dispatcher.submit(job)
         return job.future
+
+    def stream(self, request: Request) -> CompletionStream:
+        """Queues a request and hands out its text as it comes.
+
+        Returns:
+            An iterator of deltas, which also has the future and `cancel`.
+
+        Raises:
+            RequestError: As `submit`; so for the other errors.
+        """
+        return CompletionStream(self.submit, self.cancel, request)
 
     def cancel(self, request_id: str) -> bool:
         """Stops a request; its future resolves as canceled once its row is free, within a step or two.
@@ -159,6 +231,7 @@ class Engine:
             last_step_rows=usage.last_step_rows,
             preemptions=usage.preemptions,
             output_tokens=usage.output_tokens,
+            tokens_per_second=usage.tokens_per_second,
             encoded_tiles=self._front.encoded_tiles,
             cache_tokens_used=usage.cache_tokens_used,
             cache_tokens_total=usage.cache_tokens_total,
@@ -178,8 +251,26 @@ class Engine:
     ) -> None:
         self.close()
 
+    def _admitted(self, request: Request, on_delta: Callable[[Delta], None] | None = None) -> Job:
+        """Makes a job of a request; raises RequestError if it is malformed or can never fit."""
+        request.validate()
+        layout = self._prompter.encode(request.conversation())
+        grammar = None if request.constraint is None else self._constraints.compile(request.constraint)
+        job = Job(request, layout, self.tokens_per_tile, grammar=grammar, on_delta=on_delta)
+        check_fits(
+            job,
+            side=self.side,
+            context_tokens=self._model.config.max_context_tokens,
+            cache_tokens=self._loop.max_row_tokens,
+            pool_tiles=self._front.slots.num_slots,
+        )
+        return job
+
     def _row_ended(self, row: RowEnd) -> None:
         self._dispatcher.row_ended(row)
+
+    def _before_step(self) -> None:
+        self._dispatcher.expire()
 
     def _loop_exited(self, fault: BaseException | None) -> None:
         self._dispatcher.loop_exited(fault)

@@ -11,6 +11,7 @@ from ovis_engine.embedding import VisualEmbedding
 from ovis_engine.prompt import IMAGE_START, TILE_ATOM, PromptLayout
 from ovis_engine.slots import MAX_TOKEN_ID, IdsExhausted, PinnedTile, SlotTable
 from ovis_engine.tiling import UInt8Array
+from ovis_engine.turns import FreeTurns, Turns
 from ovis_engine.vision import to_pixels
 
 
@@ -25,6 +26,7 @@ class VisionFront:
         batch_tiles: int,
         flush_prefix_cache: Callable[[], None],
         max_token_id: int = MAX_TOKEN_ID,
+        turns: Turns | None = None,
     ) -> None:
         """Wraps the language model's embedding.
 
@@ -34,18 +36,21 @@ class VisionFront:
             batch_tiles: Most tiles per run of the tower.
             flush_prefix_cache: Called when token ids are about to start over.
             max_token_id: Largest id that the decode loop can carry.
+            turns: Taken for each run of the tower, if it must not run beside the decode loop.
         """
         self.tokens_per_tile = model.config.vision.tokens_per_tile
         num_slots = max(1, pool_rows // self.tokens_per_tile)
         self._model = model
         self._batch_tiles = batch_tiles
         self._flush_prefix_cache = flush_prefix_cache
+        self._turns = turns or FreeTurns()
         language_model = model.language_model
         self.embedding = VisualEmbedding(
             language_model.get_input_embeddings(),
             num_slots=num_slots,
             rows_per_slot=self.tokens_per_tile,
             indicators=model.encoder.indicators,
+            scale=model.embed_scale,
         )
         language_model.set_input_embeddings(self.embedding)
         self.slots = SlotTable(
@@ -80,7 +85,8 @@ class VisionFront:
         slots = list(fresh)
         for start in range(0, len(slots), self._batch_tiles):
             chunk = slots[start : start + self._batch_tiles]
-            self._encode(chunk, [fresh[slot] for slot in chunk])
+            with self._turns.turn():
+                self._encode(chunk, [fresh[slot] for slot in chunk])
 
     def expand(self, layout: PromptLayout, pinned: Sequence[PinnedTile]) -> list[int]:
         """The prompt's final token ids: atoms become their tile's ids, indicators their fixed ids."""

@@ -1,4 +1,4 @@
-"""Turns of text and pictures to token ids, in the Qwen chat format.
+"""Turns of text and pictures to token ids, in a language model's chat format (`ovis_engine.chat`).
 
 Text is never searched for marks: a turn holds its pictures as values between its pieces of text, so a literal
 ``<image>`` or a special token typed by a user stays plain text. Only `place_images` reads marks, for callers who mean
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from ovis_engine.errors import CheckpointError, ImageCountMismatchError, RequestError
 from ovis_engine.tiling import TiledImage
@@ -27,7 +27,6 @@ IMAGE_START, AFTER_THUMBNAIL, COLUMN_SEPARATOR, ROW_SEPARATOR, IMAGE_END = -301,
 
 #: How a prompt's text form shows a picture.
 IMAGE_MARK = "<image>"
-DEFAULT_SYSTEM = "You are a helpful assistant."
 #: Appended to a query that asks for step-by-step reasoning.
 CHAIN_OF_THOUGHT_SUFFIX = (
     "\nProvide a step-by-step solution to the problem, and conclude with 'the answer is' followed by the final "
@@ -126,18 +125,43 @@ def picture_layout(rows: int, cols: int) -> list[int]:
     return [*layout, IMAGE_END]
 
 
-class QwenPrompter:
-    """Encodes conversations for a Qwen language model and decodes its output. Safe to call from any thread."""
+class ChatFormat(Protocol):
+    """How a language model wants a conversation written."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Takes over the tokenizer; nobody else may change its settings afterwards."""
-        self._tokenizer = tokenizer
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The special tokens that the format uses."""
+        ...
+
+    def pieces(self, turns: Sequence[Turn]) -> Iterator[str | TiledImage | Control]:
+        """Yields a conversation as control tokens, text and pictures; text between two others is one piece.
+
+        The pieces are exactly the chunks that the reference tokenises separately.
+
+        Raises:
+            RequestError: As `check_turns`, or if the format has no place for a turn.
+        """
+        ...
+
+
+class Prompter:
+    """Encodes conversations for a language model and decodes its output. Safe to call from any thread."""
+
+    def __init__(self, tokenizer: Tokenizer, chat: ChatFormat) -> None:
+        """Takes over the tokenizer; nobody else may change its settings afterwards.
+
+        Raises:
+            CheckpointError: If the tokenizer lacks a token of the chat format.
+        """
+        self._tokenizer, self._chat = tokenizer, chat
+        self._control_ids = {token: self._control_id(token) for token in chat.controls}
+        # Some tokenizer files leave the mark to another file; without it a typed control token would be a real one.
+        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in chat.controls])
         # With this on, a special token typed by a user is cut into plain text like anything else.
-        self._tokenizer.encode_special_tokens = True
-        self._control_ids = {token: self._control_id(token) for token in ("<|im_start|>", "<|im_end|>")}
+        tokenizer.encode_special_tokens = True
 
     @classmethod
-    def from_checkpoint(cls, directory: Path) -> QwenPrompter:
+    def from_checkpoint(cls, directory: Path, chat: ChatFormat) -> Prompter:
         """Reads ``tokenizer.json``.
 
         Raises:
@@ -152,18 +176,22 @@ class QwenPrompter:
             tokenizer = Tokenizer.from_str(content)
         except Exception as exc:
             raise CheckpointError("is not a tokenizer", file=file.name) from exc
-        return cls(tokenizer)
+        return cls(tokenizer, chat)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, for reading only."""
+        return self._tokenizer
 
     def encode(self, turns: Sequence[Turn]) -> PromptLayout:
         """Encodes a conversation, generation prompt included.
 
         Raises:
-            RequestError: If the conversation has no user turn last, a system turn not first, or a picture outside
-                a user turn.
+            RequestError: As `ChatFormat.pieces`.
         """
         token_ids: list[int] = []
         images: list[TiledImage] = []
-        for piece in chat_pieces(turns):
+        for piece in self._chat.pieces(turns):
             if isinstance(piece, Control):
                 token_ids.append(self._control_ids[piece.token])
             elif isinstance(piece, TiledImage):
@@ -172,6 +200,17 @@ class QwenPrompter:
             else:
                 token_ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
         return PromptLayout(tuple(token_ids), tuple(images))
+
+    def text(self, turns: Sequence[Turn]) -> str:
+        """The conversation as the reference prints it: control tokens in words, pictures as marks.
+
+        Raises:
+            RequestError: As `ChatFormat.pieces`.
+        """
+        return "".join(
+            piece.token if isinstance(piece, Control) else IMAGE_MARK if isinstance(piece, TiledImage) else piece
+            for piece in self._chat.pieces(turns)
+        )
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Decodes output ids to text without special tokens; broken UTF-8 becomes U+FFFD."""
@@ -185,28 +224,8 @@ class QwenPrompter:
         return token_id
 
 
-def chat_pieces(turns: Sequence[Turn]) -> Iterator[str | TiledImage | Control]:
-    """Yields a conversation as control tokens, text and pictures; text between two others is one piece.
-
-    The pieces are exactly the chunks that the reference tokenises separately.
-
-    Raises:
-        RequestError: As `QwenPrompter.encode`.
-    """
-    _check_turns(turns)
-    if turns[0].role != "system":
-        turns = (Turn("system", (DEFAULT_SYSTEM,)), *turns)
-    for turn in turns:
-        yield Control("<|im_start|>")
-        yield from _joined((f"{turn.role}\n", *turn.parts))
-        yield Control("<|im_end|>")
-        yield "\n"
-    yield Control("<|im_start|>")
-    yield "assistant\n"
-
-
-def _joined(parts: Sequence[str | TiledImage]) -> Iterator[str | TiledImage]:
-    """Joins neighbouring text, which tokenises differently when it is cut."""
+def joined(parts: Sequence[str | TiledImage]) -> Iterator[str | TiledImage]:
+    """Joins neighbouring text, which tokenises differently when it is cut; drops empty text."""
     text = ""
     for part in parts:
         if isinstance(part, str):
@@ -220,7 +239,13 @@ def _joined(parts: Sequence[str | TiledImage]) -> Iterator[str | TiledImage]:
         yield text
 
 
-def _check_turns(turns: Sequence[Turn]) -> None:
+def check_turns(turns: Sequence[Turn]) -> None:
+    """Refuses a conversation that no chat format can write.
+
+    Raises:
+        RequestError: If it does not end with a user turn, a system turn is not first, user and assistant do not
+            alternate, or a picture stands outside a user turn.
+    """
     if not turns or turns[-1].role != "user":
         raise RequestError("a conversation must end with a user turn")
     if any(turn.role == "system" for turn in turns[1:]):

@@ -24,6 +24,9 @@ COVERING_THRESHOLD = 0.9
 #: Modes that ``convert("RGB")`` would clip to near white instead of scaling.
 WIDE_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 
+#: Inexact resizing first shrinks by whole factors, as long as this many times the wanted pixels are left.
+REDUCING_GAP = 1.5
+
 UInt8Array = npt.NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
@@ -94,13 +97,15 @@ class TiledImage:
         return digest.hexdigest()
 
 
-def tile_image(image: Image.Image, *, side: int, max_partition: int) -> TiledImage:
+def tile_image(image: Image.Image, *, side: int, max_partition: int, exact: bool = True) -> TiledImage:
     """Cuts a picture into tiles and fits each into a square.
 
     Args:
         image: Any decoded picture; EXIF orientation and alpha are ignored, as in the reference.
         side: Side of a tile in pixels, as the model wants it.
         max_partition: Most cuts allowed, at least 1; the thumbnail comes on top.
+        exact: Whether the pixels must be the reference's. If not, the picture is resized once for all cuts, by a
+            cheaper filter, in less than half the time; grid and number of tiles stay the same.
 
     Returns:
         The picture's grid and uint8 tiles.
@@ -110,7 +115,9 @@ def tile_image(image: Image.Image, *, side: int, max_partition: int) -> TiledIma
     """
     rgb = to_rgb(image)
     plan = plan_tiles(rgb.width, rgb.height, side=side, max_partition=max_partition)
-    tiles = tuple(_resize(rgb.crop(box), size) for box, size in zip(plan.boxes, plan.sizes, strict=True))
+    # A picture with fewer pixels than cuts has no common size for them.
+    quickly = not exact and rgb.width >= plan.grid.cols and rgb.height >= plan.grid.rows
+    tiles = _resize_together(rgb, plan) if quickly else _resize_each(rgb, plan)
     return TiledImage(plan.grid.rows, plan.grid.cols, rgb.width, rgb.height, side, tiles)
 
 
@@ -237,8 +244,28 @@ def _fitted_size(width: int, height: int, side: int) -> tuple[int, int]:
     return side, side
 
 
-def _resize(image: Image.Image, size: tuple[int, int]) -> UInt8Array:
-    return np.ascontiguousarray(np.asarray(image.resize(size, Image.Resampling.BICUBIC)))
+def _resize_each(rgb: Image.Image, plan: TilePlan) -> tuple[UInt8Array, ...]:
+    """The reference's way: every tile is cut out first, then resized."""
+    return tuple(
+        np.asarray(rgb.crop(box).resize(size, Image.Resampling.BICUBIC))
+        for box, size in zip(plan.boxes, plan.sizes, strict=True)
+    )
+
+
+def _resize_together(rgb: Image.Image, plan: TilePlan) -> tuple[UInt8Array, ...]:
+    """Resizes the picture once to the size of all cuts side by side; the thumbnail comes from that."""
+    rows, cols = plan.grid
+    width, height = plan.sizes[-1]
+    canvas = rgb.resize((cols * width, rows * height), Image.Resampling.HAMMING, reducing_gap=REDUCING_GAP)
+    pixels = np.asarray(canvas)
+    cuts = [
+        np.ascontiguousarray(pixels[row * height : (row + 1) * height, col * width : (col + 1) * width])
+        for row in range(rows)
+        for col in range(cols)
+    ]
+    if len(cuts) == 1:
+        return tuple(cuts)
+    return np.asarray(canvas.resize(plan.sizes[0], Image.Resampling.HAMMING, reducing_gap=REDUCING_GAP)), *cuts
 
 
 def _tile_digest(tile: UInt8Array, side: int) -> bytes:

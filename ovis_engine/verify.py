@@ -1,4 +1,4 @@
-"""Checks a whole directory of parity fixtures against the engine: ``python -m ovis_engine verify DIR --family ovis2``.
+"""Checks a whole directory of parity fixtures against the engine: ``python -m ovis_engine verify DIR``.
 
 The layout is that of ``tests/parity`` (see its README). Greedy tokens of all cases come from one engine that decodes
 them together, batch rows are submitted together again; logits and embeddings come from the same loaded model.
@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ovis_engine.attention import choose_attention
+from ovis_engine.attention import set_attention
+from ovis_engine.chat import CHAT_FORMATS
 from ovis_engine.checkpoint import OvisModel, load_model
-from ovis_engine.config import Family, read_config
+from ovis_engine.config import OvisConfig, read_config
 from ovis_engine.engine import Engine
-from ovis_engine.errors import UnsupportedModelError
-from ovis_engine.prompt import QwenPrompter
+from ovis_engine.families import Family
+from ovis_engine.prompt import Prompter
 from ovis_engine.request import Completion, EngineConfig, Request
 from ovis_engine.verify_case import Case, CaseFiles, check_front, check_logits, check_output, greedy_alone, read_case
 from ovis_engine.verify_tables import check_facts, check_grid_table
@@ -29,6 +30,9 @@ from ovis_engine.verify_tables import check_facts, check_grid_table
 CONFIG = EngineConfig(
     dtype="float32", max_running_requests=16, kv_cache_tokens=49152, max_batch_tokens=4096, visual_pool_rows=65536
 )
+
+#: Branch of the reference code that each family's edges in ``facts.json`` come from.
+BRANCHES: dict[Family, str] = {"ovis2": "v2.0", "ovis1.6": "v1.6"}
 
 
 class Tally:
@@ -51,19 +55,19 @@ class Tally:
         return 0 < self.total == self.passed
 
 
-def verify(directory: Path, family: Family) -> bool:
-    """Checks every case, extreme and batch of a family's models, and the tables that need no model.
+def verify(directory: Path, family: Family | None = None) -> bool:
+    """Checks every case, extreme and batch of the models, and the tables that need no weights.
 
     Args:
         directory: Fixtures in the layout of ``tests/parity``.
-        family: Which models to check; others in the directory are left alone.
+        family: Which models to check, None for all.
 
     Returns:
         Whether all passed. Prints one line per failure, then the counts.
     """
     parity, tables = Tally(), Tally()
-    for checkpoint in _checkpoints(directory, family):
-        _verify_model(directory, checkpoint, parity, tables)
+    for checkpoint, config in _checkpoints(directory, family):
+        _verify_model(directory, checkpoint, config, parity, tables)
     if parity.total and (directory / "grid_table.json").exists():
         for name, failures in check_grid_table(_read_json(directory / "grid_table.json")):
             tables.count(name, failures)
@@ -72,26 +76,20 @@ def verify(directory: Path, family: Family) -> bool:
     return parity.clean and tables.passed == tables.total
 
 
-def _checkpoints(directory: Path, family: Family) -> Iterator[Path]:
+def _checkpoints(directory: Path, family: Family | None) -> Iterator[tuple[Path, OvisConfig]]:
     for file in sorted(directory.glob("models/*/config.json")):
-        try:
-            config = read_config(file.parent)
-        except UnsupportedModelError:
-            continue
-        if config.family == family and (directory / f"{file.parent.name}.json").exists():
-            yield file.parent
+        config = read_config(file.parent)
+        if family in (None, config.family) and (directory / f"{file.parent.name}.json").exists():
+            yield file.parent, config
 
 
-def _verify_model(directory: Path, checkpoint: Path, parity: Tally, tables: Tally) -> None:
-    name = checkpoint.name
+def _verify_model(directory: Path, checkpoint: Path, config: OvisConfig, parity: Tally, tables: Tally) -> None:
+    name, side = checkpoint.name, config.vision.image_size
     fixture = _read_json(directory / f"{name}.json")
-    prompter = QwenPrompter.from_checkpoint(checkpoint)
+    prompter = Prompter.from_checkpoint(checkpoint, CHAT_FORMATS[config.language_model])
     model = load_model(checkpoint, device=torch.device("cpu"), dtype=torch.float32)
-    model.language_model.config._attn_implementation = choose_attention(torch.device("cpu"), torch.float32)
-    side = model.config.vision.image_size
-    cases = [
-        read_case(raw, directory / "images", prompter, side=side) for raw in fixture["cases"] + fixture["extremes"]
-    ]
+    set_attention(model.language_model)
+    cases = [read_case(raw, directory / "images", prompter, config) for raw in fixture["cases"] + fixture["extremes"]]
     files = _case_files(directory, name, side)
     with Engine(model, prompter, CONFIG) as engine:
         alone = _submit_all(engine, cases)
@@ -103,14 +101,14 @@ def _verify_model(directory: Path, checkpoint: Path, parity: Tally, tables: Tall
             failures = _check_batch(batch, by_name, engine, prompter)
             parity.count(f"{name}/{batch['id']}", failures)
     facts_file = directory / "facts.json"
-    facts = _read_json(facts_file)["facts"].get(f"{name}@v2.0", {}) if facts_file.exists() else {}
-    for fact, failures in check_facts(facts, prompter, side=side):
+    facts = _read_json(facts_file)["facts"].get(f"{name}@{BRANCHES[config.family]}", {}) if facts_file.exists() else {}
+    for fact, failures in check_facts(facts | fixture.get("facts", {}), prompter, side=side):
         tables.count(f"{name}/{fact}", failures)
 
 
 def _submit_all(engine: Engine, cases: list[Case]) -> dict[str, Future[Completion]]:
     """Submits every case that fits a request; a truncated prompt does not, by design."""
-    return {case.name: engine.submit(_request(case)) for case in cases if case.keep_last is None}
+    return {case.name: engine.submit(_request(case)) for case in cases if case.kept is None}
 
 
 def _request(case: Case) -> Request:
@@ -120,7 +118,7 @@ def _request(case: Case) -> Request:
 def _check_case(
     case: Case,
     model: OvisModel,
-    prompter: QwenPrompter,
+    prompter: Prompter,
     files: CaseFiles,
     submitted: Future[Completion] | None,
 ) -> list[str]:
@@ -135,7 +133,7 @@ def _check_case(
     return failures
 
 
-def _check_batch(batch: dict[str, Any], cases: dict[str, Case], engine: Engine, prompter: QwenPrompter) -> list[str]:
+def _check_batch(batch: dict[str, Any], cases: dict[str, Case], engine: Engine, prompter: Prompter) -> list[str]:
     rows = [(row, cases[row["row"]]) for row in batch["rows"]]
     futures = [engine.submit(_request(case)) for _, case in rows]
     failures: list[str] = []

@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ovis_engine.checkpoint import OvisModel
+from ovis_engine.config import OvisConfig
+from ovis_engine.families import Family
 from ovis_engine.prompt import (
     IMAGE_MARK,
     IMAGE_START,
     TILE_ATOM,
-    Control,
+    Prompter,
     PromptLayout,
-    QwenPrompter,
     Role,
     Turn,
-    chat_pieces,
     place_images,
 )
 from ovis_engine.tiling import TiledImage, tile_image, to_rgb
@@ -52,22 +52,24 @@ class Case:
         name: The case's id.
         expected: The fixture's values.
         turns: The conversation.
+        text: The prompt in words.
         layout: The encoded prompt.
         failures: What the pictures' sizes, modes and hashes already got wrong.
         decoder_differs: Whether a JPEG decodes to other pixels here than for the fixtures.
-        keep_last: Positions kept of a longer prompt (the reference's truncation), None for all.
+        kept: Positions kept of a prompt longer than the case allows (the reference's truncation), None for all.
     """
 
     name: str
     expected: dict[str, Any]
     turns: tuple[Turn, ...]
+    text: str
     layout: PromptLayout
     failures: tuple[str, ...]
     decoder_differs: bool
-    keep_last: int | None
+    kept: slice | None
 
 
-def read_case(raw: dict[str, Any], images: Path, prompter: QwenPrompter, *, side: int) -> Case:
+def read_case(raw: dict[str, Any], images: Path, prompter: Prompter, config: OvisConfig) -> Case:
     """Opens a case's pictures and encodes its prompt; extremes hold their values under ``expected``."""
     expected = raw | raw.get("expected", {})
     failures: list[str] = []
@@ -77,7 +79,7 @@ def read_case(raw: dict[str, Any], images: Path, prompter: QwenPrompter, *, side
         with Image.open(images / name) as image:
             found = (list(image.size), image.mode)
             sha256 = hashlib.sha256(to_rgb(image).tobytes()).hexdigest()
-            tiled.append(tile_image(image, side=side, max_partition=raw["max_partition"]))
+            tiled.append(tile_image(image, side=config.vision.image_size, max_partition=raw["max_partition"]))
         if found != (raw["image_sizes"][index], raw["image_modes"][index]):
             failures.append(f"{name} is {found}")
         if sha256 != raw["image_rgb_sha256"][index]:
@@ -90,10 +92,11 @@ def read_case(raw: dict[str, Any], images: Path, prompter: QwenPrompter, *, side
         name=raw["id"],
         expected=expected,
         turns=turns,
+        text=prompter.text(turns),
         layout=prompter.encode(turns),
         failures=tuple(failures),
         decoder_differs=decoder_differs,
-        keep_last=raw.get("multimodal_max_length"),
+        kept=_kept(raw.get("multimodal_max_length"), config.family),
     )
 
 
@@ -101,7 +104,7 @@ def check_front(case: Case, model: OvisModel, files: CaseFiles) -> tuple[list[st
     """Checks all up to the language model's input.
 
     Returns:
-        The failures, and the input embeddings (tokens, hidden) unless the layout is already wrong.
+        The failures, and the input embeddings (tokens, hidden), scaled, unless the layout is already wrong.
     """
     expected, config = case.expected, model.config
     failures = [*case.failures, *_check_prompt(case, config.vision.tokens_per_tile)]
@@ -115,11 +118,11 @@ def check_front(case: Case, model: OvisModel, files: CaseFiles) -> tuple[list[st
         compared = [] if case.decoder_differs else _check_visual(case, pixels, features, visual, argmax, files)
         failures += compared
     embeds = _input_embeds(model, case.layout, visual)
-    if case.keep_last is not None:
-        embeds = embeds[-case.keep_last :]
+    if case.kept is not None:
+        embeds = embeds[case.kept]
     if "inputs_embeds" in expected and not case.decoder_differs:
         failures += _compare_summary("inputs_embeds", embeds, expected["inputs_embeds"], EMBEDS)
-    return failures, embeds
+    return failures, embeds * model.embed_scale
 
 
 @torch.inference_mode()
@@ -141,7 +144,7 @@ def check_logits(case: Case, model: OvisModel, embeds: Tensor, files: CaseFiles)
     return failures + _compare_moments("first_logits", logits, case.expected["first_logits"])
 
 
-def check_output(expected: dict[str, Any], token_ids: tuple[int, ...], prompter: QwenPrompter) -> list[str]:
+def check_output(expected: dict[str, Any], token_ids: tuple[int, ...], prompter: Prompter) -> list[str]:
     """Checks greedy tokens up to the stable prefix, and the text if all tokens are stable."""
     stable, wanted = expected["stable_prefix"], expected["greedy_ids"]
     if list(token_ids[:stable]) != wanted[:stable]:
@@ -180,40 +183,41 @@ def _turns(raw: dict[str, Any], tiled: list[TiledImage]) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
+def _kept(max_tokens: int | None, family: Family) -> slice | None:
+    """Ovis2's code keeps the last positions of a prompt that is too long, Ovis1.6's the first."""
+    if max_tokens is None:
+        return None
+    return slice(-max_tokens, None) if family == "ovis2" else slice(max_tokens)
+
+
 def _check_prompt(case: Case, tokens_per_tile: int) -> list[str]:
     expected, layout = case.expected, case.layout
     num_tokens = layout.num_tokens(tokens_per_tile)
     found = {
-        "prompt": _prompt_text(case.turns),
+        "prompt": case.text,
         "input_ids": list(layout.token_ids),
         "num_atoms": layout.num_tiles,
         "grids": [[image.rows, image.cols] for image in layout.images],
-        "prompt_tokens_expanded": min(num_tokens, case.keep_last or num_tokens),
+        "prompt_tokens_expanded": len(range(num_tokens)[case.kept or slice(None)]),
     }
     return [f"{field} is {value!r}" for field, value in found.items() if value != expected[field]]
-
-
-def _prompt_text(turns: tuple[Turn, ...]) -> str:
-    """The prompt as the reference prints it, with marks for pictures."""
-    text = ""
-    for piece in chat_pieces(turns):
-        text += piece.token if isinstance(piece, Control) else piece if isinstance(piece, str) else IMAGE_MARK
-    return text
 
 
 @torch.inference_mode()
 def _encode(model: OvisModel, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Head inputs and visual embeddings of all tiles, and the first tile's most likely visual words."""
-    features, embeds = [], []
+    features, embeds, argmax = [], [], torch.empty(0)
     for chunk in torch.split(pixels, 8):
         features.append(model.encoder.features(chunk))
-        embeds.append(model.encoder(chunk))
-    argmax = model.encoder.probabilities(features[0][:1])[0].argmax(-1)
+        probabilities = model.encoder.probabilities(features[-1])
+        embeds.append(model.encoder.embed(probabilities))
+        if not len(argmax):
+            argmax = probabilities[0].argmax(-1)
     return torch.cat(features), torch.cat(embeds), argmax
 
 
 def _input_embeds(model: OvisModel, layout: PromptLayout, visual: Tensor) -> Tensor:
-    """Puts text, indicator and visual embeddings in a row, without the engine's pool: (tokens, hidden)."""
+    """Puts text, indicator and visual embeddings in a row, unscaled, without the engine's pool: (tokens, hidden)."""
     text = model.language_model.get_input_embeddings().weight
     atoms = iter(visual)
     rows = []

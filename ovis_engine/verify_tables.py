@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ovis_engine.errors import ImageCountMismatchError
-from ovis_engine.prompt import QwenPrompter, Turn, picture_layout, place_images
+from ovis_engine.errors import ImageCountMismatchError, SystemMessageNotSupportedError
+from ovis_engine.prompt import Prompter, Turn, picture_layout, place_images
 from ovis_engine.tiling import TiledImage, plan_tiles
 
 Checked = tuple[str, list[str]]
@@ -36,7 +36,7 @@ def check_grid_table(table: dict[str, Any]) -> Iterator[Checked]:
             yield f"grid of {width}x{height} at {side} px, {entry['max_partition']} parts", failures
 
 
-def check_facts(facts: dict[str, Any], prompter: QwenPrompter, *, side: int) -> Iterator[Checked]:
+def check_facts(facts: dict[str, Any], prompter: Prompter, *, side: int) -> Iterator[Checked]:
     """Checks one model's edges in ``facts.json``: as the reference, or as wanted where that crashes or misleads."""
     for entry in facts.get("preprocess_extremes", ()):
         width, height = entry["size"]
@@ -56,6 +56,16 @@ def check_facts(facts: dict[str, Any], prompter: QwenPrompter, *, side: int) -> 
     if "pad_token_typed_by_user_is_masked" in facts:
         fact = facts["pad_token_typed_by_user_is_masked"]
         yield "pad token typed by the user", _keeps_text(prompter, fact["text"])
+    if "system_prompt" in facts:
+        yield "system message", _refuses_system(prompter)
+
+
+def _refuses_system(prompter: Prompter) -> list[str]:
+    try:
+        prompter.encode((Turn("system", ("Be brief.",)), Turn("user", ("Hello.",))))
+    except SystemMessageNotSupportedError:
+        return []
+    return ["no error"]
 
 
 def _refuses_marks(text: str) -> list[str]:
@@ -67,12 +77,12 @@ def _refuses_marks(text: str) -> list[str]:
     return ["no error"]
 
 
-def _encodes(prompter: QwenPrompter, query: str, wanted: list[int]) -> list[str]:
+def _encodes(prompter: Prompter, query: str, wanted: list[int]) -> list[str]:
     found = list(prompter.encode((Turn("user", (query,)),)).token_ids)
     return [] if found == wanted else [f"input_ids are {found}"]
 
 
-def _keeps_text(prompter: QwenPrompter, text: str) -> list[str]:
+def _keeps_text(prompter: Prompter, text: str) -> list[str]:
     """Text with a special token in it must decode to itself: a real special token would vanish."""
     plain = prompter.encode((Turn("user", ("",)),)).token_ids
     typed = prompter.encode((Turn("user", (text,)),)).token_ids

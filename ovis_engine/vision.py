@@ -1,6 +1,6 @@
-"""The vision tower and visual head of Ovis2: tiles in, visual embeddings out.
+"""The vision tower with the visual head behind it: tiles in, visual embeddings out.
 
-Ported from AIDC-AI/Ovis, branch v2.0, commit d1283c93 (``modeling_aimv2`` and ``visual_tokenizer``).
+Ported from AIDC-AI/Ovis, branch v2.0, commit d1283c93 (``visual_tokenizer``); branch v1.6 computes the same.
 """
 
 from __future__ import annotations
@@ -11,73 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ovis_engine.config import NUM_INDICATORS, OvisConfig, VisionConfig
+from ovis_engine.aimv2 import Aimv2Tower
+from ovis_engine.config import NUM_INDICATORS, OvisConfig
+from ovis_engine.families import Tower
+from ovis_engine.siglip import SiglipTower
 from ovis_engine.tiling import UInt8Array
 
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm, computed in float32 and scaled in the model's dtype."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Normalises the last dimension; keeps shape and dtype."""
-        wide = hidden.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return wide.to(hidden.dtype) * self.weight
-
-
-class TowerBlock(nn.Module):
-    """One pre-norm transformer block with full attention and a gated feed-forward layer."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        width, inner = config.hidden_size, config.intermediate_size
-        self.num_heads = config.num_heads
-        self.norm_1 = RMSNorm(width, config.rms_norm_eps)
-        self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
-        self.proj = nn.Linear(width, width, bias=config.use_bias)
-        self.norm_2 = RMSNorm(width, config.rms_norm_eps)
-        self.fc1 = nn.Linear(width, inner, bias=config.use_bias)
-        self.fc2 = nn.Linear(inner, width, bias=config.use_bias)
-        self.fc3 = nn.Linear(width, inner, bias=config.use_bias)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Maps (n, patches, width) to the same shape."""
-        hidden = hidden + self._attend(self.norm_1(hidden))
-        normed = self.norm_2(hidden)
-        mixed: Tensor = self.fc2(functional.silu(self.fc1(normed)) * self.fc3(normed))
-        return hidden + mixed
-
-    def _attend(self, hidden: Tensor) -> Tensor:
-        count, patches, width = hidden.shape
-        qkv = self.qkv(hidden).view(count, patches, 3, self.num_heads, width // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (n, heads, patches, head_dim)
-        attended = functional.scaled_dot_product_attention(query, key, value)
-        projected: Tensor = self.proj(attended.transpose(1, 2).reshape(count, patches, width))
-        return projected
-
-
-class Aimv2Tower(nn.Module):
-    """AIMv2 without its final norm: Ovis reads the last block's hidden states."""
-
-    def __init__(self, config: VisionConfig) -> None:
-        super().__init__()
-        self.patch_proj = nn.Conv2d(3, config.hidden_size, config.patch_size, stride=config.patch_size)
-        self.patch_norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.position = nn.Parameter(torch.zeros(config.patches_per_side**2, config.hidden_size))
-        self.blocks = nn.ModuleList(TowerBlock(config) for _ in range(config.num_layers))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Maps pixels (n, 3, side, side) to hidden states (n, patches, width), both in the model's dtype."""
-        hidden: Tensor = self.patch_proj(pixels).flatten(2).transpose(1, 2)  # (n, patches, width)
-        hidden = self.patch_norm(hidden) + self.position
-        for block in self.blocks:
-            hidden = block(hidden)
-        return hidden
+#: Tower class by the checkpoint's name for it; each maps pixels to hidden states before any final norm.
+TOWERS: dict[Tower, type[Aimv2Tower] | type[SiglipTower]] = {"aimv2": Aimv2Tower, "siglip_vision_model": SiglipTower}
 
 
 class VisualEncoder(nn.Module):
@@ -90,7 +31,7 @@ class VisualEncoder(nn.Module):
         super().__init__()
         vision = config.vision
         self.stride = vision.hidden_stride
-        self.tower = Aimv2Tower(vision)
+        self.tower = TOWERS[vision.tower](vision)
         self.num_words = vision.visual_vocab_size - NUM_INDICATORS
         self.head_linear = nn.Linear(vision.hidden_size * self.stride**2, self.num_words, bias=False)
         self.head_norm = nn.LayerNorm(self.num_words)
@@ -114,7 +55,12 @@ class VisualEncoder(nn.Module):
 
         The probability tensor takes n * tokens_per_tile * visual words; callers keep n small.
         """
-        return self.probabilities(self.features(pixels)) @ self.table[: self.num_words]
+        return self.embed(self.probabilities(self.features(pixels)))
+
+    def embed(self, probabilities: Tensor) -> Tensor:
+        """Maps probabilities (n, tokens, visual words) to visual embeddings (n, tokens, hidden)."""
+        # The slice rather than zeros for the indicators: the probability tensor is the largest there is.
+        return probabilities @ self.table[: self.num_words]
 
 
 def merge_neighbours(hidden: Tensor, stride: int) -> Tensor:

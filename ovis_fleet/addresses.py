@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ovis_fleet.client import Client
 from ovis_fleet.workspace import write_private
 
 
@@ -74,6 +75,16 @@ def find_gateway(environ: Mapping[str, str]) -> Address:
             "no local stack is running: start one with `ovis-fleet up`, or set OVIS_URL and OVIS_API_KEY"
         )
     return Address(note["url"], note["api_key"])
+
+
+def open_client(environ: Mapping[str, str]) -> Client:
+    """Returns a client of the gateway that ``find_gateway`` finds.
+
+    Raises:
+        NoGatewayError: when there is none.
+    """
+    address = find_gateway(environ)
+    return Client(address.url, address.api_key)
 
 
 def _is_alive(pid: int) -> bool:

@@ -4,23 +4,25 @@ Exit status: 0 all went well, 1 a task failed or the gateway refused, 2 wrong us
 130 interrupted (``up`` is meant to be: 0).
 """
 
+import json
 import os
 import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from ovis_fleet.addresses import NoGatewayError, find_gateway
-from ovis_fleet.client import Client
+from ovis_fleet.addresses import NoGatewayError, find_gateway, open_client
+from ovis_fleet.dead_letters import dead_letters_app
 from ovis_fleet.demo import Demo, default_picture
-from ovis_fleet.display import models_table, print_lines, task_json, task_table
+from ovis_fleet.display import models_table, print_lines, task_table, to_json
 from ovis_fleet.errors import ClientError, UnreachableError
 from ovis_fleet.ports import PortInUseError
 from ovis_fleet.readiness import PartError
+from ovis_fleet.records import Task
 from ovis_fleet.running import run_stack, stay_up
 from ovis_fleet.servers import ServerNotFoundError
 from ovis_fleet.sources import SourceError
@@ -34,10 +36,14 @@ UNREACHABLE = 3
 INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+app.add_typer(dead_letters_app, name="dead-letters")
+
+ResultFormat = Literal["text", "markdown", "json"]
 
 ModelOption = Annotated[str, typer.Option(help="The model that does the work.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print tasks as lines of JSON.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="As `submit` printed it.")]
 
 
 def main() -> None:
@@ -125,6 +131,9 @@ def submit(
     model: ModelOption = "ovis2-reader",
     operation: Annotated[str | None, typer.Option(help="ocr, caption, ask, ...; ocr for pictures.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Instead of the operation's own.")] = None,
+    deadline: Annotated[
+        int | None, typer.Option(min=1, metavar="SECONDS", help="A task that hasn't ended by then expires.")
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the results.")] = True,
     timeout_s: Annotated[float, typer.Option(min=1, help="How long to wait for all of them.")] = 600.0,
     as_json: JsonOption = False,
@@ -135,8 +144,8 @@ def submit(
     """
     if not inputs and prompt is None:
         raise typer.BadParameter("give a file, an address, or --prompt")
-    order = Order(tuple(inputs or ()), model, operation, prompt)
-    with _client() as client:
+    order = Order(tuple(inputs or ()), model, operation, prompt, deadline)
+    with open_client(os.environ) as client:
         try:
             succeeded = submit_all(client, order, timeout_s=timeout_s if wait else None, as_json=as_json)
         except SourceError as exc:
@@ -146,15 +155,15 @@ def submit(
 
 @app.command()
 def status(
-    task_id: Annotated[str, typer.Argument(metavar="ID", help="As `submit` printed it.")],
+    task_id: IdArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Show a task, and what was read once it has succeeded."""
-    with _client() as client:
+    with open_client(os.environ) as client:
         task = client.get(task_id)
     console = Console()
     if as_json:
-        print_lines(console, [task_json(task)])
+        print_lines(console, [to_json(task)])
         return
     console.print(task_table(task), highlight=False)
     if task.result and task.result.text:
@@ -162,9 +171,34 @@ def status(
 
 
 @app.command()
+def result(
+    task_id: IdArgument,
+    wanted: Annotated[ResultFormat, typer.Option("--format", help="text, markdown, or json for all of it.")] = "text",
+) -> None:
+    """Print what a succeeded task gave, however long it is."""
+    with open_client(os.environ) as client:
+        text = client.result(task_id, wanted) if wanted != "json" else json.dumps(client.result(task_id))
+    print_lines(Console(), [text])
+
+
+@app.command()
+def cancel(task_id: IdArgument, as_json: JsonOption = False) -> None:
+    """Ask for a task's end. One that has ended stays as it is."""
+    with open_client(os.environ) as client:
+        _print_status(client.cancel(task_id), as_json=as_json)
+
+
+@app.command()
+def retry(task_id: IdArgument, as_json: JsonOption = False) -> None:
+    """Run a failed task again."""
+    with open_client(os.environ) as client:
+        _print_status(client.retry(task_id), as_json=as_json)
+
+
+@app.command()
 def models() -> None:
     """Show the models and how busy they are."""
-    with _client() as client:
+    with open_client(os.environ) as client:
         Console().print(models_table(client.models()), highlight=False)
 
 
@@ -176,9 +210,8 @@ def env() -> None:
     typer.echo(f"export OVIS_API_KEY={shlex.quote(address.api_key)}")
 
 
-def _client() -> Client:
-    address = find_gateway(os.environ)
-    return Client(address.url, address.api_key)
+def _print_status(task: Task, *, as_json: bool) -> None:
+    print_lines(Console(), [to_json(task) if as_json else f"{task.id} {task.status}"])
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ from urllib.parse import quote
 import httpx
 
 from ovis_fleet.errors import ProtocolError, TaskTimeoutError
-from ovis_fleet.records import Model, Task, TaskPage
+from ovis_fleet.records import DeadLetter, DeadLetterPage, Model, Task, TaskPage
 from ovis_fleet.sources import Source, Submission
 from ovis_fleet.transport import Transport, read_json
 
 #: How long one request asks the gateway to wait for a task's end.
 _LONG_POLL_S = 30.0
+
+_DEAD_LETTERS = "/v1/dead-letters"
 
 #: The least time between two requests for one task: a gateway that doesn't wait must not be flooded.
 _LEAST_POLL_INTERVAL_S = 0.2
@@ -62,6 +64,7 @@ class Client:
         operation: str | None = None,
         prompt: str | None = None,
         options: Mapping[str, Any] | None = None,
+        deadline_s: int | None = None,
         metadata: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         wait_s: float | None = None,
@@ -75,6 +78,7 @@ class Client:
             operation: ocr, caption, markdown, table, chart, extract or ask.
             prompt: overrides the operation's own.
             options: of the model and of the reading.
+            deadline_s: how long the task may take before it expires.
             metadata: the caller's own; tasks can be listed by it.
             idempotency_key: calls with the same key make one task; a new one by default.
             wait_s: how long to wait for the end.
@@ -86,13 +90,16 @@ class Client:
             SourceError: for a file that isn't there, an unknown scheme, or files mixed with addresses.
         """
         fields: dict[str, Any] = {"kind": kind, "model": model, "operation": operation, "prompt": prompt}
-        fields |= {"options": options, "metadata": metadata}
+        fields |= {"options": options, "deadline_s": deadline_s, "metadata": metadata}
         submission = Submission.of({key: value for key, value in fields.items() if value is not None}, source)
-        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        return self._hand_in(submission, idempotency_key or str(uuid.uuid4()), wait_s or 0.0)
+
+    def _hand_in(self, submission: Submission, idempotency_key: str, wait_s: float) -> Task:
+        headers = {"Idempotency-Key": idempotency_key}
         if wait_s:
             headers["Prefer"] = f"wait={_seconds(wait_s)}"
         send = self._transport.send
-        return _task(send("POST", "/v1/tasks", headers=headers, content=submission.open, wait_s=wait_s or 0.0))
+        return _task(send("POST", "/v1/tasks", headers=headers, content=submission.open, wait_s=wait_s))
 
     def get(self, task_id: str, *, wait_s: float | None = None) -> Task:
         """Reads a task.
@@ -147,6 +154,17 @@ class Client:
         """Asks for a task's end; it is ``canceling`` until its worker has let go of it."""
         return _task(self._transport.send("POST", f"{_path(task_id)}/cancel"))
 
+    def retry(self, task_id: str) -> Task:
+        """Runs a failed task again; one that hasn't failed is refused as ``wrong_status``.
+
+        Where the connection broke after the gateway had done it, the repetition is refused too: read the task then.
+        """
+        return _task(self._transport.send("POST", f"{_path(task_id)}/retry"))
+
+    def delete(self, task_id: str) -> None:
+        """Purges an ended task with its inputs and results; one that hasn't ended is refused as ``wrong_status``."""
+        self._transport.send("DELETE", _path(task_id))
+
     def list(
         self,
         *,
@@ -179,14 +197,50 @@ class Client:
             page = self.list(status=status, model=model, kind=kind, cursor=page.next_cursor)
             yield from page.tasks
 
+    def dead_letters(self, *, limit: int | None = None, cursor: str | None = None) -> DeadLetterPage:
+        """Reads one page of the tenant's dead letters.
+
+        Args:
+            limit: how many on a page; the gateway's own number by default.
+            cursor: an earlier page's ``next_cursor``.
+        """
+        params = {"limit": limit, "cursor": cursor}
+        document = _object(self._transport.send("GET", _DEAD_LETTERS, params=params))
+        letters = tuple(DeadLetter.from_json(item) for item in document["data"])
+        return DeadLetterPage(letters, document.get("next_cursor"))
+
+    def all_dead_letters(self) -> Iterator[DeadLetter]:
+        """Reads all of the tenant's dead letters, page by page as they are consumed; they may be handled meanwhile."""
+        page = self.dead_letters()
+        yield from page.letters
+        while page.next_cursor is not None:
+            page = self.dead_letters(cursor=page.next_cursor)
+            yield from page.letters
+
+    def dead_letter(self, task_id: str) -> DeadLetter:
+        """Reads a dead letter with the history of its attempts."""
+        response = self._transport.send("GET", _path(task_id, _DEAD_LETTERS))
+        try:
+            return DeadLetter.from_json(_object(response))
+        except TypeError as exc:
+            raise ProtocolError(f"{response.url} did not answer with a dead letter") from exc
+
+    def replay(self, task_id: str) -> Task:
+        """Runs a dead letter again, with all its attempts before it."""
+        return _task(self._transport.send("POST", f"{_path(task_id, _DEAD_LETTERS)}/replay"))
+
+    def discard(self, task_id: str) -> None:
+        """Takes a task off the dead letters; it stays failed until it is purged."""
+        self._transport.send("DELETE", _path(task_id, _DEAD_LETTERS))
+
     def models(self) -> tuple[Model, ...]:
         """Reads which models the fleet knows, and how busy they are."""
         document = _object(self._transport.send("GET", "/v1/models"))
         return tuple(Model.from_json(item) for item in document["data"])
 
 
-def _path(task_id: str) -> str:
-    return f"/v1/tasks/{quote(task_id, safe='')}"
+def _path(task_id: str, collection: str = "/v1/tasks") -> str:
+    return f"{collection}/{quote(task_id, safe='')}"
 
 
 def _seconds(wait_s: float) -> str:

@@ -1,10 +1,10 @@
-"""What the command shows: the parts of a stack, tasks, models; live on a terminal, plain lines elsewhere."""
+"""What the command shows: parts of a stack, tasks, dead letters, models; live on a terminal, plain lines elsewhere."""
 
 import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ovis_fleet.parts import PartState
-from ovis_fleet.records import Model, Problem, Task
+from ovis_fleet.records import DeadLetter, Model, Problem, Task
 
 _PART_STYLES = {
     PartState.WAITING: "dim",
@@ -107,8 +107,9 @@ def task_table(task: Task) -> Table:
         ("model", task.model),
         ("operation", task.operation),
         ("parts", f"{progress.parts_done} of {progress.parts_total} done, {progress.parts_failed} failed"),
-        ("attempts", str(task.attempts)),
+        ("attempts", str(task.attempts) + (f" in {task.run} runs" if task.run > 1 else "")),
         ("accepted", _clock(task.created_at)),
+        ("deadline", None if task.is_ended else _clock(task.deadline_at)),
         ("ended", _clock(task.ended_at)),
         ("took", None if task.duration_s is None else f"{task.duration_s:.1f} s"),
         ("tokens", usage_line(task)),
@@ -143,9 +144,32 @@ def models_table(models: tuple[Model, ...]) -> Table:
     return table
 
 
-def task_json(task: Task) -> str:
-    """Returns a task as one line of JSON."""
-    return json.dumps(dataclasses.asdict(task), default=datetime.isoformat, ensure_ascii=False)
+def dead_letters_table(letters: Iterable[DeadLetter]) -> Table:
+    """Returns dead letters, one a line, with what ended the last attempt of each."""
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
+    for heading in ("task", "model", "died", "attempts"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("last attempt ended by", overflow="fold")
+    for letter in letters:
+        task, why = letter.task, letter.history[-1].why if letter.history else ""
+        table.add_row(task.id, task.model, _clock(task.ended_at), str(task.attempts), Text(why))
+    return table
+
+
+def history_table(letter: DeadLetter) -> Table:
+    """Returns a dead letter's attempts, one a line."""
+    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
+    for heading in ("attempt", "worker", "began", "ended"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("ended by", overflow="fold")
+    for end in letter.history:
+        table.add_row(str(end.attempt), Text(end.worker), _clock(end.started_at), _clock(end.ended_at), Text(end.why))
+    return table
+
+
+def to_json(record: Task | DeadLetter) -> str:
+    """Returns a task or a dead letter as one line of JSON."""
+    return json.dumps(dataclasses.asdict(record), default=datetime.isoformat, ensure_ascii=False)
 
 
 def failure_line(label: str, task: Task) -> str:

@@ -20,7 +20,7 @@ _FIRST_BACKOFF_S = 0.5
 
 _LONGEST_BACKOFF_S = 30.0
 
-#: A part that stayed up this long has recovered: its next death counts as the first.
+#: A part that was ready for this long has recovered: its next death counts as the first.
 _RECOVERED_AFTER_S = 60.0
 
 
@@ -58,8 +58,8 @@ class Part:
 class PartGroup:
     """Parts by name, in the order of their start.
 
-    A part is wanted from its start to its stop: the watcher starts a wanted part again when it has died. Any
-    thread may call any method.
+    A part is wanted from its start to its stop: the watcher starts a wanted part again when it has died, and
+    kills one that isn't ready in time after such a start. Any thread may call any method.
 
     Attributes:
         parts: the parts by name; change it through ``add`` only.
@@ -74,6 +74,7 @@ class PartGroup:
         self.parts: dict[str, Part] = {}
         self._on_state = on_state
         self._states: dict[str, PartState] = {}
+        self._since: dict[str, float] = {}
         self._waves: list[list[str]] = []
         self._wanted: set[str] = set()
         self._lock = threading.Lock()
@@ -157,11 +158,17 @@ class PartGroup:
         restarts: dict[str, _Restarts] = {}
         while not self._closing.wait(_WATCH_INTERVAL_S):
             for name, part in list(self.parts.items()):
-                if part.process.is_running:
-                    if self._states[name] is PartState.STARTING and name in self._wanted and part.probe():
-                        self._change(name, PartState.READY)
-                else:
+                if not part.process.is_running:
                     self._revive(name, restarts.setdefault(name, _Restarts()))
+                elif self._states[name] is PartState.STARTING and name in self._wanted:
+                    self._see_to_start(name, part)
+
+    def _see_to_start(self, name: str, part: Part) -> None:
+        """Takes note that a restarted part is ready; kills it when it should have been for long."""
+        if part.probe():
+            self._change(name, PartState.READY)
+        elif self._age_s(name) > part.start_timeout_s:
+            part.process.kill()
 
     def _revive(self, name: str, restarts: "_Restarts") -> None:
         """Starts a dead part again if it is wanted and its pause is over."""
@@ -169,8 +176,9 @@ class PartGroup:
             if name not in self._wanted:
                 return
             if self._states[name] is not PartState.DIED:
+                is_recovered = self._states[name] is PartState.READY and self._age_s(name) > _RECOVERED_AFTER_S
                 self._change(name, PartState.DIED)
-                restarts.record_death()
+                restarts.record_death(is_first=is_recovered)
             if not restarts.is_due():
                 return
             try:
@@ -180,9 +188,13 @@ class PartGroup:
                 restarts.record_death()
             else:
                 self._change(name, PartState.STARTING)
-                restarts.record_start()
+
+    def _age_s(self, name: str) -> float:
+        """Returns how long a part has been in its state."""
+        return time.monotonic() - self._since[name]
 
     def _change(self, name: str, state: PartState) -> None:
+        self._since[name] = time.monotonic()
         self._states[name] = state
         self._on_state(name, state)
 
@@ -193,17 +205,12 @@ class _Restarts:
     def __init__(self) -> None:
         self._pause_s = _FIRST_BACKOFF_S
         self._due = 0.0
-        self._started = float("-inf")
 
-    def record_death(self) -> None:
-        now = time.monotonic()
-        if now - self._started > _RECOVERED_AFTER_S:
+    def record_death(self, *, is_first: bool = False) -> None:
+        if is_first:
             self._pause_s = _FIRST_BACKOFF_S
-        self._due = now + self._pause_s
+        self._due = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, _LONGEST_BACKOFF_S)
 
     def is_due(self) -> bool:
         return time.monotonic() >= self._due
-
-    def record_start(self) -> None:
-        self._started = time.monotonic()

@@ -94,7 +94,7 @@ class Result(_Record):
 
     Attributes:
         text: the output; empty when it is too large to sit in the record.
-        finish_reason: ``stop`` or ``length``.
+        finish_reason: ``stop``, ``length`` or ``repetition``.
         location: where the whole result lies, as ``s3://bucket/key``.
     """
 
@@ -114,7 +114,9 @@ class Task(_Record):
         model: which model does it.
         operation: what is asked of the model.
         progress: how far it is.
+        run: 1, and one more for every retry.
         attempts: how often its parts were claimed.
+        deadline_at: when its run expires; None for never.
         usage: None before anything was done.
         result: None before it succeeded.
         result_url: where the gateway serves the result.
@@ -128,9 +130,11 @@ class Task(_Record):
     model: str = ""
     operation: str | None = None
     progress: Progress = field(default_factory=Progress)
+    run: int = 1
     attempts: int = 0
     created_at: datetime | None = None
     started_at: datetime | None = None
+    deadline_at: datetime | None = None
     ended_at: datetime | None = None
     expires_at: datetime | None = None
     usage: Usage | None = None
@@ -150,8 +154,7 @@ class Task(_Record):
         }
         read: dict[str, Any] = dict(document)
         read.update({key: kind.from_json(read[key]) for key, kind in nested.items() if read.get(key)})
-        times = ("created_at", "started_at", "ended_at", "expires_at")
-        read.update({key: datetime.fromisoformat(read[key]) for key in times if read.get(key)})
+        read.update(_read_times(read, "created_at", "started_at", "deadline_at", "ended_at", "expires_at"))
         return super().from_json(read)
 
     @property
@@ -165,6 +168,66 @@ class Task(_Record):
         if self.created_at is None or self.ended_at is None:
             return None
         return (self.ended_at - self.created_at).total_seconds()
+
+
+@dataclass(frozen=True)
+class AttemptEnd(_Record):
+    """One attempt that has ended.
+
+    Attributes:
+        attempt: which one of its run.
+        worker: who had it.
+        started_at: when it began.
+        ended_at: when it ended.
+        why: what ended it: an error's code, or words.
+    """
+
+    attempt: int
+    worker: str = ""
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    why: str = ""
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Reads an attempt with its times."""
+        return super().from_json({**document, **_read_times(document, "started_at", "ended_at")})
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A task whose every attempt ended without a result.
+
+    Attributes:
+        task: as it stands; its ``error`` says that its attempts are exhausted.
+        history: its attempts, oldest first, those of earlier runs included.
+    """
+
+    task: Task
+    history: tuple[AttemptEnd, ...]
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Reads a dead letter with its task and its history.
+
+        Raises:
+            TypeError: when it has no task.
+        """
+        history = tuple(AttemptEnd.from_json(line) for line in document.get("history") or ())
+        return cls(Task.from_json(document.get("task") or {}), history)
+
+
+@dataclass(frozen=True)
+class DeadLetterPage:
+    """One page of a list.
+
+    Attributes:
+        letters: the last to die first.
+        next_cursor: leads to the next page; None on the last.
+    """
+
+    letters: tuple[DeadLetter, ...]
+    next_cursor: str | None
 
 
 @dataclass(frozen=True)
@@ -199,3 +262,8 @@ class TaskPage:
 
     tasks: tuple[Task, ...]
     next_cursor: str | None
+
+
+def _read_times(document: Mapping[str, Any], *names: str) -> dict[str, datetime]:
+    """Returns those of the named times that the document has."""
+    return {name: datetime.fromisoformat(document[name]) for name in names if document.get(name)}

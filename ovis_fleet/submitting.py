@@ -1,12 +1,13 @@
 """``ovis-fleet submit``: one task for each input, followed to their ends."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ovis_fleet.client import Client
-from ovis_fleet.display import failure_line, print_lines, task_json
+from ovis_fleet.display import failure_line, print_lines, to_json
 from ovis_fleet.following import follow
 from ovis_fleet.records import Task
 from ovis_fleet.sources import Submission
@@ -21,12 +22,14 @@ class Order:
         model: which model does them.
         operation: what is asked; ``ocr`` for pictures when None and without a prompt.
         prompt: instead of the operation's own.
+        deadline_s: how long each task may take before it expires; None for as long as it takes.
     """
 
     inputs: tuple[str, ...]
     model: str
     operation: str | None
     prompt: str | None
+    deadline_s: int | None = None
 
     def submit(self, client: Client) -> dict[str, Task]:
         """Hands in the tasks and returns them by input, in order.
@@ -36,13 +39,11 @@ class Order:
         """
         for item in self.inputs:
             Submission.of({}, item)
+        submit = partial(client.submit, model=self.model, prompt=self.prompt, deadline_s=self.deadline_s)
         if not self.inputs:
-            return {"text": client.submit(kind="text", model=self.model, prompt=self.prompt)}
+            return {"text": submit(kind="text")}
         operation = self.operation or (None if self.prompt else "ocr")
-        return {
-            item: client.submit(item, model=self.model, operation=operation, prompt=self.prompt)
-            for item in dict.fromkeys(self.inputs)
-        }
+        return {item: submit(item, operation=operation) for item in dict.fromkeys(self.inputs)}
 
 
 def submit_all(client: Client, order: Order, *, timeout_s: float | None, as_json: bool) -> bool:
@@ -60,12 +61,12 @@ def submit_all(client: Client, order: Order, *, timeout_s: float | None, as_json
     output, notes = Console(), Console(stderr=True)
     tasks = order.submit(client)
     if timeout_s is None:
-        print_lines(output, [task_json(task) if as_json else task.id for task in tasks.values()])
+        print_lines(output, [to_json(task) if as_json else task.id for task in tasks.values()])
         return True
     ended = _follow(client, tasks, timeout_s, notes)
     for label, task in ended.items():
         if as_json:
-            print_lines(output, [task_json(task)])
+            print_lines(output, [to_json(task)])
         if task.status != "succeeded":
             print_lines(notes, [failure_line(label, task)])
         elif not as_json:

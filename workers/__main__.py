@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 from uuid import uuid4
 
@@ -43,7 +42,9 @@ def model(
     model: Annotated[str, typer.Option(help="Name in the catalogue; also the queue that is served.")],
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     gpus: Annotated[str, typer.Option(help="Comma-separated: one pinned process each, restarted if it dies.")] = "",
-    checkpoint: Annotated[Path | None, typer.Option(help="Directory; not needed for the bundled model.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Directory, s3://bucket/prefix or hub id; default: bundled, or the hub cache.")
+    ] = None,
     metrics_host: Host = "0.0.0.0",  # noqa: S104 - scraped from outside the pod
     metrics_port: Port = 9101,
 ) -> None:
@@ -58,7 +59,7 @@ def model(
         from workers.supervisor import supervise
 
         argv = ["model", "--model", model, "--device", device, "--metrics-host", metrics_host]
-        argv += ["--checkpoint", str(checkpoint)] if checkpoint else []
+        argv += ["--checkpoint", checkpoint] if checkpoint else []
         supervise(gpus.split(","), argv, metrics_port=metrics_port)
         return
     # Imported late: the supervisor and --help need no torch.

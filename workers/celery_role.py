@@ -6,8 +6,10 @@ hook its start to begin our own deadline.
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 from celery import Celery
 from celery.signals import setup_logging, worker_ready, worker_shutting_down
@@ -27,6 +29,7 @@ def run_celery(
     wake: Callable[[], str],
     on_ready: Callable[[], None],
     on_shutdown: Callable[[], None],
+    on_second_signal: Callable[[], None] | None = None,
 ) -> None:
     """Consume wake-ups of ``queue`` until SIGTERM; return when running ones have ended.
 
@@ -36,6 +39,7 @@ def run_celery(
         wake: Handles one wake-up; called from pool threads.
         on_ready: Called once wake-ups are being consumed.
         on_shutdown: Called when the shutdown begins, in a thread of its own.
+        on_second_signal: Called at the second SIGTERM, instead of Celery's cold shutdown, which drops what runs.
     """
     app = Celery("ovis", broker=broker_url, set_as_current=False)
     app.conf.update(celery_settings(queue))
@@ -46,6 +50,8 @@ def run_celery(
 
     # Receivers are kept by weak reference, so these names must live as long as the worker does.
     def ready(**_: object) -> None:
+        if on_second_signal is not None:
+            _soften_second_sigterm(on_second_signal)
         on_ready()
 
     def shutting_down(**_: object) -> None:
@@ -65,3 +71,19 @@ def run_celery(
     except SystemExit as exc:
         if exc.code:
             raise
+
+
+def _soften_second_sigterm(on_second: Callable[[], None]) -> None:
+    """Let Celery have the first SIGTERM, ``on_second`` the others. Main thread, once Celery's handler is in place."""
+    first = signal.getsignal(signal.SIGTERM)
+    seen = False
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        if seen or not callable(first):
+            on_second()
+        else:
+            seen = True
+            first(signum, frame)
+
+    signal.signal(signal.SIGTERM, handle)

@@ -7,6 +7,8 @@ asks for a look at once.
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import redis
@@ -23,6 +25,7 @@ from contract.scripting import REAP_S
 from workers.celery_role import run_celery
 from workers.observe import serve_observability
 from workers.settings import WorkerSettings
+from workers.sweep import sweep_orphans
 
 log = get_logger(__name__)
 
@@ -35,6 +38,9 @@ _PURGE_BATCH = 100
 #: Seconds for which one io worker may purge alone.
 _PURGE_LOCK_S = 60.0
 
+#: Seconds without a pass after which the process counts as dead. A pass waits for a Redis or S3 that is away.
+_SILENT_S = 90.0
+
 
 @dataclass
 class Housekeeper:
@@ -43,7 +49,10 @@ class Housekeeper:
     client: redis.Redis
     blobs: BlobStore
     metrics: QueueMetrics
+    sweep_interval_s: float = 600.0
+    orphan_age_s: float = 3600.0
     _closing: threading.Event = field(default_factory=threading.Event)
+    _passed_at: float = field(default_factory=time.monotonic)
 
     def keep_house(self) -> None:
         """Pass after pass until ``close``; a pass that fails is logged and the next one tries again."""
@@ -55,14 +64,21 @@ class Housekeeper:
         self._closing.set()
 
     def one_pass(self) -> None:
-        """Reap, top up, count, purge."""
+        """Reap, end what is late, top up, count, purge, sweep."""
+        self._passed_at = time.monotonic()
         try:
             self._reap()
+            run(self.client, store.expire_deadlines())
             for queue in sorted(map(str, self.client.smembers(store.QUEUES_KEY))):
                 self._top_up(queue)
-            self._purge()
+            self._alone("purge", _PURGE_LOCK_S, self._purge)
+            self._sweep()
         except (FleetError, RedisError):
             log.warning("housekeeping_failed", exc_info=True)
+
+    def alive(self) -> bool:
+        """Whether the passes go on."""
+        return time.monotonic() - self._passed_at < _SILENT_S
 
     def _reap(self) -> None:
         expired = run(self.client, store.expire_leases())
@@ -84,21 +100,31 @@ class Housekeeper:
         self.metrics.slots.labels(queue).set(int(stats.get("slots", 0)))
         self.metrics.workers.labels(queue).set(int(stats.get("workers", 0)))
 
-    def _purge(self) -> None:
-        lock = self.client.lock("ovis:lock:purge", timeout=_PURGE_LOCK_S, blocking=False)
+    def _alone(self, what: str, most_s: float, work: Callable[[], None]) -> None:
+        """Do ``work`` unless another io worker is at it; its right ends after ``most_s`` seconds."""
+        lock = self.client.lock(f"ovis:lock:{what}", timeout=most_s, blocking=False)
         if not lock.acquire():
             return
         try:
-            seconds, micros = self.client.time()
-            now_ms = seconds * 1000 + micros // 1000
-            due = self.client.zrangebyscore(store.RETENTION_KEY, "-inf", now_ms, start=0, num=_PURGE_BATCH)
-            for task_id in map(str, due):
-                self._purge_task(task_id)
+            work()
         finally:
             try:
                 lock.release()
             except LockError:
-                log.warning("purge_lock_lost")
+                log.warning("lock_lost", what=what)
+
+    def _purge(self) -> None:
+        seconds, micros = self.client.time()
+        now_ms = seconds * 1000 + micros // 1000
+        due = self.client.zrangebyscore(store.RETENTION_KEY, "-inf", now_ms, start=0, num=_PURGE_BATCH)
+        for task_id in map(str, due):
+            self._purge_task(task_id)
+
+    def _sweep(self) -> None:
+        """Once per interval over all io workers: whoever sets the mark does it."""
+        mark_ms = max(1, round(self.sweep_interval_s * 1000))
+        if self.client.set("ovis:swept", 1, nx=True, px=mark_ms):
+            self.metrics.orphans_swept.inc(sweep_orphans(self.client, self.blobs, min_age_s=self.orphan_age_s))
 
     def _purge_task(self, task_id: str) -> None:
         tenant = self.client.hget(store.task_key(task_id), "tenant")
@@ -114,9 +140,17 @@ def run_io_role(worker: str, settings: WorkerSettings, *, metrics_host: str, met
     """Serve until SIGTERM."""
     registry = CollectorRegistry()
     broker_url = settings.redis_url.get_secret_value()
-    keeper = Housekeeper(connect(broker_url), BlobStore(settings), QueueMetrics(registry))
+    keeper = Housekeeper(
+        connect(broker_url),
+        BlobStore(settings),
+        QueueMetrics(registry),
+        sweep_interval_s=settings.sweep_interval_s,
+        orphan_age_s=settings.orphan_age_s,
+    )
     ready = threading.Event()
-    close_observability = serve_observability(registry, host=metrics_host, port=metrics_port, ready=ready.is_set)
+    close_observability = serve_observability(
+        registry, host=metrics_host, port=metrics_port, ready=ready.is_set, alive=keeper.alive
+    )
     thread = threading.Thread(target=keeper.keep_house, name="housekeeping", daemon=True)
     thread.start()
 

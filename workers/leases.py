@@ -74,6 +74,7 @@ class LeaseKeeper:
         self._worker = worker
         self._slots = slots
         self._leases: dict[str, Lease] = {}
+        self._all_stopped: StopReason | None = None
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="leases", daemon=True)
@@ -102,6 +103,9 @@ class LeaseKeeper:
         lease = Lease(attempt)
         with self._lock:
             self._leases[attempt.token] = lease
+            all_stopped = self._all_stopped
+        if all_stopped:
+            lease.stop(all_stopped)
         try:
             yield lease
         finally:
@@ -112,8 +116,9 @@ class LeaseKeeper:
         return len(self._leases)
 
     def stop_all(self, reason: StopReason) -> None:
-        """Ask every attempt to stop."""
+        """Ask every attempt to stop, also those that were claimed just now and are held in a moment."""
         with self._lock:
+            self._all_stopped = reason
             leases = list(self._leases.values())
         for lease in leases:
             lease.stop(reason)

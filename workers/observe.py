@@ -24,7 +24,12 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 def serve_observability(
-    registry: CollectorRegistry, *, host: str, port: int, ready: Callable[[], bool]
+    registry: CollectorRegistry,
+    *,
+    host: str,
+    port: int,
+    ready: Callable[[], bool],
+    alive: Callable[[], bool] = lambda: True,
 ) -> Callable[[], None]:
     """Serve until the returned function is called.
 
@@ -32,6 +37,7 @@ def serve_observability(
         registry: What /metrics shows.
         port: 0 lets the system choose.
         ready: Whether /readyz is 200; called from the server's threads.
+        alive: Whether /livez is 200. A role that ends itself when it stalls needs none.
 
     Raises:
         OSError: The port is taken.
@@ -43,8 +49,8 @@ def serve_observability(
         if path == "/metrics":
             response: Iterable[bytes] = metrics(environ, start_response)
             return response
-        good = path == "/livez" or (path == "/readyz" and ready())
-        status = "200 OK" if good else "503 Service Unavailable" if path == "/readyz" else "404 Not Found"
+        probe = {"/livez": alive, "/readyz": ready}.get(str(path))
+        status = "404 Not Found" if probe is None else "200 OK" if probe() else "503 Service Unavailable"
         start_response(status, [("Content-Type", "text/plain")])
         return [status.encode()]
 

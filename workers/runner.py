@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -16,13 +17,13 @@ from contract import store
 from contract.blobs import BlobStore, result_key
 from contract.catalogue import ModelCard
 from contract.errors import (
+    BlobsUnavailable,
     CallerError,
     ContextTooLong,
     EngineDied,
     FleetError,
     InternalError,
     RejectedByEngine,
-    ServiceError,
     StoreUnavailable,
 )
 from contract.logs import get_logger
@@ -33,8 +34,12 @@ from contract.task import Attempt, ObjectInput, PartResult, UrlInput, Usage, dum
 from ovis_engine import Completion, Engine, EngineError, Request, RequestError, TiledImage
 from workers.leases import Lease, LeaseKeeper, StopReason
 from workers.media.pool import MediaPool
+from workers.retry_policy import Fail, decide
 
 log = get_logger(__name__)
+
+#: Seconds for which a result is offered to an S3 that is away before the part is handed back.
+_STORE_S = 120.0
 
 #: Seconds for which a finished result is offered to a Redis that is away. Past a few leases the part runs elsewhere.
 _COMMIT_S = 60.0
@@ -83,18 +88,24 @@ class PartRunner:
             result = self._perform(lease)
         except _Stopped:
             return self._stopped(lease)
-        except CallerError as exc:
-            log.info("part_refused", **lease.attempt.log_fields, code=exc.code)
-            return self._commit(store.finish(lease.attempt, "failed", error_json=_error_json(exc)), "failed")
-        except ServiceError as exc:
-            if lease.stop_reason:  # most likely the stop itself made the work fail
-                return self._stopped(lease)
-            log.warning("attempt_failed", **lease.attempt.log_fields, code=exc.code, exc_info=exc.__cause__)
-            return self._release(lease.attempt, exc.code, counts=True)
-        except Exception:
+        except FleetError as exc:
+            return self._failed(lease, exc)
+        except Exception as exc:
             log.exception("attempt_broke", **lease.attempt.log_fields)
-            return self._release(lease.attempt, InternalError.code, counts=True)
+            return self._failed(lease, InternalError(f"the worker broke: {type(exc).__name__}"))
         return self._commit(store.finish(lease.attempt, "succeeded", result=result), "succeeded")
+
+    def _failed(self, lease: Lease, error: FleetError) -> str:
+        attempt = lease.attempt
+        if lease.stop_reason and not isinstance(error, CallerError):  # most likely the stop itself made the work fail
+            return self._stopped(lease)
+        # Not a secret: it only spreads retries.
+        decision = decide(error, attempt.claims, random.random())  # noqa: S311
+        log.warning("attempt_failed", **attempt.log_fields, code=error.code, decision=str(decision))
+        if isinstance(decision, Fail):
+            error_json = error.info().model_dump_json()
+            return self._commit(store.finish(attempt, "failed", error_json=error_json), "failed")
+        return self._release(attempt, error.code, counts=decision.counts, delay_s=decision.rest_s)
 
     def _perform(self, lease: Lease) -> PartResult:
         spec = lease.attempt.spec
@@ -112,7 +123,7 @@ class PartRunner:
         with self._stage("generate"):
             completion = self._generate(request, lease)
         with self._stage("store"):
-            return self._store(lease.attempt, completion, len(images))
+            return self._store(lease, completion, len(images))
 
     def _prepare(self, attempt: Attempt) -> tuple[TiledImage, ...]:
         """The part's pictures as tiles, in order; several are prepared side by side."""
@@ -143,7 +154,9 @@ class PartRunner:
             raise _Stopped
         return completion
 
-    def _store(self, attempt: Attempt, completion: Completion, num_images: int) -> PartResult:
+    def _store(self, lease: Lease, completion: Completion, num_images: int) -> PartResult:
+        """Store the result, waiting for an S3 that is away: the work behind it is dear."""
+        attempt = lease.attempt
         usage = Usage(
             images=num_images,
             tiles=completion.num_tiles,
@@ -152,15 +165,19 @@ class PartRunner:
             output_tokens=completion.num_output_tokens,
             gpu_seconds=round(completion.engine_s, 4),
         )
-        assert completion.finish_reason != "canceled"
+        assert completion.finish_reason not in ("canceled", "deadline")
         result = PartResult(
             text=completion.text,
             finish_reason=completion.finish_reason,
-            blob_key=result_key(attempt.tenant, attempt.task_id, attempt.part, attempt.number),
+            blob_key=result_key(attempt.tenant, attempt.task_id, attempt.part, attempt.claims),
             usage=usage,
         )
         document = dumps(result.document(attempt.task_id, attempt.part, attempt.spec)).encode()
-        self.blobs.put(result.blob_key, document, "application/json")
+        for retry in stamina.retry_context(on=BlobsUnavailable, attempts=None, timeout=_STORE_S, wait_max=5.0):
+            with retry:
+                if lease.stop_reason:
+                    raise _Stopped
+                self.blobs.put(result.blob_key, document, "application/json")
         inline = len(completion.text.encode()) <= self.inline_result_bytes
         return result if inline else result.model_copy(update={"text": None})
 
@@ -183,9 +200,10 @@ class PartRunner:
             return "store_unavailable"
         return outcome if committed == "committed" else committed
 
-    def _release(self, attempt: Attempt, why: str, *, counts: bool) -> str:
+    def _release(self, attempt: Attempt, why: str, *, counts: bool, delay_s: float = 0.0) -> str:
+        command = store.release(attempt.token, why, counts=counts, delay_s=delay_s)
         try:
-            return f"released_{run(self.client, store.release(attempt.token, why, counts=counts))}"
+            return f"released_{run(self.client, command)}"
         except StoreUnavailable:
             return "store_unavailable"  # the lease runs out and the reaper takes the part back
 
@@ -196,7 +214,3 @@ class PartRunner:
             yield
         finally:
             self.metrics.part_seconds.labels(stage).observe(time.monotonic() - start)
-
-
-def _error_json(error: FleetError) -> str:
-    return error.info().model_dump_json()

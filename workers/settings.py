@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -22,7 +23,17 @@ class WorkerSettings(FleetSettings):
         "auto", description="auto is bfloat16 on CUDA and float32 on the CPU"
     )
     engine_threads: int | None = Field(None, ge=1, le=256, description="CPU threads of the engine; none means torch's")
+    checkpoint_cache_dir: Path = Field(
+        Path("~/.cache/ovis-fleet/checkpoints"), description="where checkpoints from s3:// are kept on this machine"
+    )
     drain_grace_s: float = Field(25.0, ge=0, le=3600, description="how long running parts may go on after SIGTERM")
+    stall_s: float = Field(
+        120.0, ge=1, le=3600, description="how long a worker may hold work without progress before it ends itself"
+    )
+    sweep_interval_s: float = Field(600.0, gt=0, description="how often io workers look for objects without a record")
+    orphan_age_s: float = Field(
+        3600.0, ge=0, description="age from which an object without a record is deleted; above the longest upload"
+    )
     media_processes: int = Field(2, ge=1, le=64, description="processes that fetch and decode")
     media_jobs_per_process: int = Field(500, ge=1, description="jobs after which a media process is replaced")
     media_timeout_s: float = Field(60.0, gt=0, le=3600, description="wall time of one picture, fetching included")

@@ -14,12 +14,12 @@ _MEANINGS = {
     401: "No key, or one that nobody holds",
     403: "The tenant may not read that object",
     404: "No such task of this tenant",
-    409: "The task has no result",
+    409: "The task is in a status that doesn't allow it",
     410: "The task was purged",
     413: "The body is too long",
     415: "The body has a type that isn't read here",
     422: "A value isn't allowed",
-    429: "Too many of the tenant's tasks wait",
+    429: "Too many of the tenant's tasks, or too many bytes of them, wait",
     503: "The queue is full, or Redis or S3 is away",
 }
 

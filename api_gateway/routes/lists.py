@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Callable
 from typing import Annotated
@@ -11,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.datastructures import QueryParams
 
+from api_gateway.cursors import read_cursor, write_cursor
 from api_gateway.errors import Refused
 from api_gateway.records import TASK_ID
 from api_gateway.routes.documentation import problems
@@ -55,9 +54,10 @@ async def list_tasks(
                 and metadata.items() <= spec.metadata.items()
             )
 
-    page = await services.records.page(tenant.id, limit=limit, after=_read_cursor(cursor), matches=matches)
+    after = read_cursor(cursor, TASK_ID)[0] if cursor is not None else None
+    page = await services.records.page(tenant.id, limit=limit, after=after, matches=matches)
     views = [TaskView.of(record, services.blobs.store) for record in page.records]
-    return TaskListView(data=views, next_cursor=_cursor(page.next_after) if page.next_after else None)
+    return TaskListView(data=views, next_cursor=write_cursor(page.next_after) if page.next_after else None)
 
 
 def _metadata(parameters: QueryParams) -> dict[str, str]:
@@ -70,19 +70,3 @@ def _metadata(parameters: QueryParams) -> dict[str, str]:
         elif name not in _PARAMETERS:
             raise Refused.parameter(name[:64], InvalidRequest("this list has no such parameter"))
     return wanted
-
-
-def _cursor(task_id: str) -> str:
-    return base64.urlsafe_b64encode(task_id.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None) -> str | None:
-    if cursor is None:
-        return None
-    try:
-        task_id = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-    except (binascii.Error, ValueError):
-        task_id = ""
-    if not TASK_ID.fullmatch(task_id):
-        raise Refused.parameter("cursor", InvalidRequest("this isn't a cursor that a list has given"))
-    return task_id

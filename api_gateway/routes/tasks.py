@@ -1,4 +1,4 @@
-"""Tasks: hand in, read, cancel."""
+"""Tasks: hand in, read, cancel, retry, delete."""
 
 from __future__ import annotations
 
@@ -10,23 +10,18 @@ from fastapi import APIRouter, Query, Request, Response
 from api_gateway.bodies import read_body
 from api_gateway.errors import Refused
 from api_gateway.planning import plan_task
+from api_gateway.routes.answers import pending_response, task_response
 from api_gateway.routes.documentation import problems, task_body
 from api_gateway.services import Caller, Services, SharedServices
-from api_gateway.store_calls import store_call
 from api_gateway.views import TaskView, task_path
 from api_gateway.waiting import preferred_wait_s, wait_for_end
-from contract import store
 from contract.errors import InvalidRequest
-from contract.redis_io import run_async
 from contract.task import TaskRecord, TaskStatus
 
 router = APIRouter(tags=["tasks"])
 
 #: Visible ASCII, as the key becomes part of a Redis key.
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
-
-#: Seconds after which it is worth to ask for a running task again.
-_POLL_AFTER_S = 1
 
 
 @router.post(
@@ -58,8 +53,8 @@ async def submit_task(request: Request, tenant: Caller, services: SharedServices
     if wait_s > 0:
         record = await _wait(record, wait_s, services, request)
     if not record.status.ended or (accepted.created and not wait_s):
-        return _pending(record, services)
-    response = _task_response(record, services)
+        return pending_response(record, services)
+    response = task_response(record, services)
     response.headers["Location"] = task_path(record.id)
     if wait_s > 0:
         response.headers["Preference-Applied"] = "wait"
@@ -79,7 +74,7 @@ async def read_task(
     wait_s = min(wait, services.settings.max_wait_s)
     if wait_s > 0:
         record = await _wait(record, wait_s, services, request)
-    return _task_response(record, services)
+    return task_response(record, services)
 
 
 @router.post(
@@ -92,13 +87,28 @@ async def read_task(
 )
 async def cancel_task(task_id: str, tenant: Caller, services: SharedServices) -> Response:
     """Ask for a task's end. One that has ended stays as it is."""
-    await services.records.find(task_id, tenant.id)
-    async with store_call():
-        await run_async(services.submitter.client, store.cancel(task_id, tenant.id))
-    record = await services.records.find(task_id, tenant.id)
+    record = await services.changes.cancel(task_id, tenant.id)
     if record.status is TaskStatus.CANCELING:
-        return _pending(record, services)
-    return _task_response(record, services)
+        return pending_response(record, services)
+    return task_response(record, services)
+
+
+@router.post(
+    "/v1/tasks/{task_id}/retry",
+    status_code=202,
+    response_model=TaskView,
+    responses=problems(401, 404, 409, 410, 503),
+)
+async def retry_task(task_id: str, tenant: Caller, services: SharedServices) -> Response:
+    """Queue a failed task again: a new run, with all its attempts and its whole deadline before it."""
+    return pending_response(await services.changes.retry(task_id, tenant.id), services)
+
+
+@router.delete("/v1/tasks/{task_id}", status_code=204, responses=problems(401, 404, 409, 410, 503))
+async def delete_task(task_id: str, tenant: Caller, services: SharedServices) -> Response:
+    """Purge an ended task: record, inputs and results. From then on its id is 410."""
+    await services.changes.delete(task_id, tenant.id)
+    return Response(status_code=204)
 
 
 def _idempotency_key(request: Request) -> str:
@@ -110,15 +120,3 @@ def _idempotency_key(request: Request) -> str:
 
 async def _wait(record: TaskRecord, wait_s: float, services: Services, request: Request) -> TaskRecord:
     return await wait_for_end(record, wait_s, records=services.records, endings=services.endings, request=request)
-
-
-def _task_response(record: TaskRecord, services: Services, status_code: int = 200) -> Response:
-    view = TaskView.of(record, services.blobs.store)
-    return Response(view.model_dump_json(), status_code=status_code, media_type="application/json")
-
-
-def _pending(record: TaskRecord, services: Services) -> Response:
-    response = _task_response(record, services, status_code=202)
-    response.headers["Location"] = task_path(record.id)
-    response.headers["Retry-After"] = str(_POLL_AFTER_S)
-    return response

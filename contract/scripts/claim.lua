@@ -5,11 +5,11 @@
 -- queue at a time sees to suspects (it is in quarantine): it takes no new first attempts, and suspects once it is empty.
 --
 -- ARGV: queue, token, worker
--- Reply: nil, or {task, tenant, part, attempt number, queued ms, spec}
+-- Reply: nil, or {task, tenant, part, attempt number, claims so far, queued ms, spec}
 local queue, token, worker = ARGV[1], ARGV[2], ARGV[3]
 
 local function reply(a)
-  return { a.task, a.tenant, a.part, a.number, int(a.queued_ms), call('HGET', task_key(a.task), 'spec') }
+  return { a.task, a.tenant, a.part, a.number, a.claims, int(a.queued_ms), call('HGET', task_key(a.task), 'spec') }
 end
 
 -- Run a part that was just taken out of its place; nil where it no longer waits.
@@ -28,10 +28,11 @@ local function start(id, part, before)
   call('HSET', key, p .. ':state', 'running', p .. ':token', token)
   local used = call('HINCRBY', key, p .. ':attempts', 1)
   call('HINCRBY', key, 'attempts', 1)
+  local claims = call('HINCRBY', key, p .. ':claims', 1)
   if f[3] == 'queued' then call('HSET', key, 'status', 'running') end
   call('HSETNX', key, 'started_ms', int(now))
   local a = { queue = queue, tenant = tenant, task = id, part = part, worker = worker, cost = cost, weight = weight,
-    number = used, kind = math.min(used, 3), started_ms = now, queued_ms = now - tonumber(f[4]) }
+    number = used, claims = claims, kind = math.min(used, 3), started_ms = now, queued_ms = now - tonumber(f[4]) }
   call('HSET', 'ovis:attempts', token, cjson.encode(a))
   call('ZADD', 'ovis:leases', int(now + LEASE_MS), token)
   call('HINCRBY', queue_key(queue, 'stats'), 'running', 1)

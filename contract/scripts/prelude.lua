@@ -103,6 +103,8 @@ end
 
 -- Ends ----------------------------------------------------------------------------------------------------------
 
+local ENDED = { succeeded = true, failed = true, canceled = true, expired = true }
+
 -- Bytes that the inputs of un-ended tasks hold, per tenant and per queue.
 local function add_load(key, sign)
   local f = call('HMGET', key, 'bytes', 'tenant', 'queue')
@@ -111,6 +113,13 @@ local function add_load(key, sign)
     call('HINCRBY', 'ovis:load', 't:' .. f[2], int(bytes))
     call('HINCRBY', 'ovis:load', 'q:' .. f[3], int(bytes))
   end
+end
+
+-- Each run of a task has the same time until its deadline.
+local function set_deadline(id, now, seconds)
+  local deadline = int(now + 1000 * tonumber(seconds))
+  call('HSET', task_key(id), 'deadline_ms', deadline)
+  call('ZADD', 'ovis:deadlines', deadline, id)
 end
 
 -- End the task: status, outbox entry and retention in one step (law 4).
@@ -192,6 +201,7 @@ local function give_back(a, why, counts, delay_ms)
   local p = 'p' .. a.part
   local stop = call('HGET', key, 'stop')
   add_history(a, why)
+  call('HDEL', key, p .. ':token') -- a late commit by it must be refused, also where the part ends here
   charge(a.queue, a.tenant, -a.cost, a.weight)
   if not counts then call('HINCRBY', key, p .. ':attempts', -1) end
   if stop and stop ~= '' then
@@ -203,7 +213,6 @@ local function give_back(a, why, counts, delay_ms)
     return 'exhausted'
   end
   call('HSET', key, p .. ':state', 'waiting')
-  call('HDEL', key, p .. ':token')
   if call('HGET', key, 'parts_total') == '1' then call('HSET', key, 'status', 'queued') end
   if delay_ms > 0 then
     call('ZADD', queue_key(a.queue, 'delayed'), int(now_ms() + delay_ms), a.task .. '/' .. a.part)

@@ -1,10 +1,11 @@
--- Forget one ended task whose retention is over; its blobs must be gone already.
+-- Forget one ended task whose retention is over; its blobs must be gone already. A task that was retried meanwhile stays.
 -- ARGV: task, seconds for which the id answers "purged".  Reply: 1 | 0
 local id = ARGV[1]
 local key = task_key(id)
-local tenant = call('HGET', key, 'tenant')
+local f = call('HMGET', key, 'tenant', 'status')
+local tenant = f[1]
 call('ZREM', 'ovis:retention', id)
-if not tenant then return 0 end
+if not tenant or not ENDED[f[2]] then return 0 end
 call('ZREM', 'ovis:index:' .. tenant, id)
 call('ZREM', 'ovis:dead:' .. tenant, id)
 call('DEL', key)

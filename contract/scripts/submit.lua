@@ -31,7 +31,7 @@ if bytes > 0 then call('HSET', key, 'bytes', ARGV[16]) end
 add_load(key, 1)
 if ARGV[19] ~= '' then
   call('HSET', key, 'deadline_s', ARGV[19])
-  call('ZADD', 'ovis:deadlines', int(now + 1000 * tonumber(ARGV[19])), id)
+  set_deadline(id, now, ARGV[19])
 end
 if ARGV[14] ~= '' then call('HSET', key, 'webhook', ARGV[14]) end
 if idem_key then call('SET', idem_key, id .. ' ' .. ARGV[10], 'EX', ARGV[11]) end

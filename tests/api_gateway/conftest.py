@@ -34,19 +34,20 @@ PNG = bytes.fromhex(
     "0000000c49444154789c63f8ffff3f0005fe02fe0def46b80000000049454e44ae426082"
 )
 
-KEYS = {"acme": "sk-acme-0123456789", "other": "sk-other-0123456789", "small": "sk-small-0123456789"}
+KEYS = {name: f"sk-{name}-0123456789" for name in ("acme", "other", "small", "light")}
 
 #: Text longer than this sits in the blob store alone, as a worker decides it.
 INLINE_BYTES = 64
 
 
 def write_tenants(path: Path) -> Path:
-    """A tenants file with three tenants; ``small`` may have one waiting part."""
+    """A tenants file; ``small`` may have one waiting part, ``light`` a thousand bytes of inputs."""
     tenants = [
         {
             "id": name,
             "key_sha256": [hashlib.sha256(key.encode()).hexdigest()],
             "max_waiting_parts": 1 if name == "small" else 10_000,
+            "max_waiting_bytes": 1000 if name == "light" else 10**9,
             "s3_prefixes": ["s3://ovis/uploads/"],
         }
         for name, key in KEYS.items()
@@ -167,10 +168,17 @@ class Fleet:
         assert attempt is not None
         return attempt
 
+    def exhaust(self, model: str = "ovis2-reader", why: str = "engine_died") -> str:
+        """Let every attempt of the next part end without a result; reply its task, a dead letter now."""
+        for expected in ("queued", "queued", "exhausted"):
+            attempt = self.claim(model)
+            assert run(self.redis, store.release(attempt.token, why, counts=True)) == expected
+        return attempt.task_id
+
     def succeed(self, attempt: Attempt, text: str = "hello") -> None:
         """Store and commit a result, as a worker does."""
         usage = Usage(images=1, tiles=1, prompt_tokens=9, visual_tokens=576, output_tokens=3, gpu_seconds=0.25)
-        key = result_key(attempt.tenant, attempt.task_id, attempt.part, attempt.number)
+        key = result_key(attempt.tenant, attempt.task_id, attempt.part, attempt.claims)
         document = {"task_id": attempt.task_id, "text": text, "finish_reason": "stop", "usage": usage.model_dump()}
         self.blobs.put(key, dumps(document).encode(), "application/json")
         inline = text if len(text.encode()) <= INLINE_BYTES else None

@@ -7,7 +7,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,18 @@ def assert_503_quickly(response: httpx.Response, code: str) -> None:
     assert int(response.headers["Retry-After"]) >= 1
 
 
+def long_polls(fleet: Fleet, threads: ThreadPoolExecutor, path: str, count: int) -> list[Future[httpx.Response]]:
+    """Begin to wait for a task ``count`` times; return when all have read its record and its record again."""
+
+    def num_reads() -> int:
+        return int(fleet.redis.info("commandstats").get("cmdstat_hgetall", {}).get("calls", 0))
+
+    before = num_reads()
+    polls = [threads.submit(fleet.caller().get, path, params={"wait": "25"}) for _ in range(count)]
+    wait_until(lambda: num_reads() >= before + 2 * count)
+    return polls
+
+
 def stop(process: ManagedProcess) -> None:
     """Stop a process for now; return when every thread of it stands still."""
     process.send_signal(signal.SIGSTOP)
@@ -73,7 +86,16 @@ def test_redis_killed_gives_503_until_it_is_back(shaken: Fleet, text_task: dict[
     assert_503_quickly(post_picture(api), "store_unavailable")
     assert_503_quickly(api.get(f"/v1/tasks/{kept['id']}", params={"wait": "20"}), "store_unavailable")
     assert_503_quickly(api.get("/v1/tasks"), "store_unavailable")
-    assert_503_quickly(api.post(f"/v1/tasks/{kept['id']}/cancel"), "store_unavailable")
+    for method, path in (
+        ("POST", f"/v1/tasks/{kept['id']}/cancel"),
+        ("POST", f"/v1/tasks/{kept['id']}/retry"),
+        ("DELETE", f"/v1/tasks/{kept['id']}"),
+        ("GET", "/v1/dead-letters"),
+        ("GET", f"/v1/dead-letters/{kept['id']}"),
+        ("POST", f"/v1/dead-letters/{kept['id']}/replay"),
+        ("DELETE", f"/v1/dead-letters/{kept['id']}"),
+    ):
+        assert_503_quickly(api.request(method, path), "store_unavailable")
     ready = api.get("/readyz")
     assert_503_quickly(ready, "store_unavailable")
     assert "redis" in ready.json()["detail"]
@@ -103,6 +125,43 @@ def test_long_poll_outlives_a_restart_of_redis(shaken: Fleet, text_task: dict[st
     poll.join(10)
 
     assert (polled[0].status_code, polled[0].json()["status"]) == (200, "succeeded")
+
+
+def test_long_poll_outlives_a_redis_that_hangs(shaken: Fleet, text_task: dict[str, Any]) -> None:
+    api = shaken.caller()
+    path = api.post("/v1/tasks", json=text_task).headers["Location"]
+    redis_server = shaken.stack.parts["valkey"]
+    with ThreadPoolExecutor(20) as threads:
+        polls = long_polls(shaken, threads, path, 20)
+        stop(redis_server)
+        try:
+            time.sleep(5)  # longer than a call of Redis may take
+        finally:
+            redis_server.send_signal(signal.SIGCONT)
+        shaken.succeed(shaken.claim())
+
+        answers = [poll.result() for poll in polls]
+
+    assert {(answer.status_code, answer.json()["status"]) for answer in answers} == {(200, "succeeded")}
+
+
+def test_nobody_notices_that_connections_to_redis_are_cut(shaken: Fleet, text_task: dict[str, Any]) -> None:
+    api = shaken.caller()
+    path = api.post("/v1/tasks", json=text_task).headers["Location"]
+    with ThreadPoolExecutor(20) as threads:
+        polls = long_polls(shaken, threads, path, 10)
+        for _ in range(10):
+            calls = [threads.submit(api.get, path) for _ in range(9)]
+            calls.append(threads.submit(api.post, "/v1/tasks", json=text_task))
+            for kind in ("normal", "pubsub"):
+                shaken.redis.client_kill_filter(_type=kind, skipme=True)
+            assert {call.result().status_code for call in calls} == {200, 202}
+        shaken.succeed(shaken.claim())
+
+        answers = [poll.result() for poll in polls]
+
+    assert {(answer.status_code, answer.json()["status"]) for answer in answers} == {(200, "succeeded")}
+    wait_until(lambda: dict(shaken.redis.pubsub_numsub("ovis:ended"))["ovis:ended"] == 1, 5)
 
 
 def test_news_is_heard_again_after_a_restart_of_redis(shaken: Fleet) -> None:
@@ -158,6 +217,26 @@ def test_s3_killed_gives_503_for_pictures_alone(shaken: Fleet, text_task: dict[s
     shaken.stack.start_part("s3")
 
     wait_until(lambda: post_picture(api).status_code == 202, 10)
+
+
+def test_task_deleted_while_s3_is_away_is_due_for_purging_and_can_be_deleted_again(shaken: Fleet) -> None:
+    api = shaken.caller()
+    task_id = post_picture(api).json()["id"]
+    shaken.succeed(shaken.claim(), "x" * 1000)
+    shaken.stack.kill_part("s3")
+
+    assert_503_quickly(api.delete(f"/v1/tasks/{task_id}"), "blobs_unavailable")
+    assert_503_quickly(api.get(f"/v1/tasks/{task_id}/result", params={"format": "text"}), "blobs_unavailable")
+    task = api.get(f"/v1/tasks/{task_id}").json()
+    assert task["status"] == "succeeded"
+    assert task["expires_at"] <= datetime.now(UTC).isoformat()
+    assert shaken.redis.zscore("ovis:retention", task_id) is not None
+
+    shaken.stack.start_part("s3")
+
+    wait_until(lambda: api.delete(f"/v1/tasks/{task_id}").status_code in {204, 410}, 10)
+    assert api.get(f"/v1/tasks/{task_id}").status_code == 410
+    assert shaken.keys() == shaken.keys("results/") == []
 
 
 def test_hanging_s3_gives_503_and_what_it_stores_late_is_deleted(shaken: Fleet) -> None:

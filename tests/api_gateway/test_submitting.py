@@ -15,23 +15,25 @@ from tests.api_gateway.conftest import PNG, Fleet
 BASE64_PNG = base64.b64encode(PNG).decode()
 
 
+#: Every field of a text task.
+TEXT_TASK = {
+    "kind": "text",
+    "model": "ovis2-reader",
+    "prompt": "Say hello.",
+    "system": "Be brief.",
+    "options": {"max_new_tokens": 7},
+    "priority": "high",
+    "retention_s": 60,
+    "metadata": {"order": "42"},
+}
+
+
 def image_task(**fields: Any) -> dict[str, Any]:
     return {"kind": "image", "model": "ovis2-reader", **fields}
 
 
 def test_text_task_is_accepted_and_reads_back(fleet: Fleet, api: httpx.Client) -> None:
-    body = {
-        "kind": "text",
-        "model": "ovis2-reader",
-        "prompt": "Say hello.",
-        "system": "Be brief.",
-        "options": {"max_new_tokens": 7},
-        "priority": "high",
-        "retention_s": 60,
-        "metadata": {"order": "42"},
-    }
-
-    response = api.post("/v1/tasks", json=body)
+    response = api.post("/v1/tasks", json=TEXT_TASK)
 
     assert response.status_code == 202
     task = response.json()
@@ -45,8 +47,10 @@ def test_text_task_is_accepted_and_reads_back(fleet: Fleet, api: httpx.Client) -
         "operation": "ask",
         "status": "queued",
         "progress": {"parts_total": 1, "parts_done": 0, "parts_failed": 0},
+        "run": 1,
         "attempts": 0,
         "started_at": None,
+        "deadline_at": None,
         "ended_at": None,
         "expires_at": None,
         "usage": None,

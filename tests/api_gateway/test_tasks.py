@@ -79,7 +79,16 @@ def test_ended_task_stays_as_it_is_when_canceled(fleet: Fleet, api: httpx.Client
     assert (response.status_code, response.json()["status"]) == (200, "succeeded")
 
 
-PATHS = [("GET", "/v1/tasks/{id}"), ("GET", "/v1/tasks/{id}/result"), ("POST", "/v1/tasks/{id}/cancel")]
+PATHS = [
+    ("GET", "/v1/tasks/{id}"),
+    ("GET", "/v1/tasks/{id}/result"),
+    ("POST", "/v1/tasks/{id}/cancel"),
+    ("POST", "/v1/tasks/{id}/retry"),
+    ("DELETE", "/v1/tasks/{id}"),
+    ("GET", "/v1/dead-letters/{id}"),
+    ("POST", "/v1/dead-letters/{id}/replay"),
+    ("DELETE", "/v1/dead-letters/{id}"),
+]
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)

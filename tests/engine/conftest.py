@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ovis_engine.attention import choose_attention
+from ovis_engine.attention import set_attention
+from ovis_engine.chat import QwenChat
 from ovis_engine.checkpoint import OvisModel, load_model
 from ovis_engine.engine import Engine
-from ovis_engine.prompt import QwenPrompter
+from ovis_engine.prompt import Prompter
 from ovis_engine.request import EngineConfig
 from ovis_engine.tiling import TiledImage, tile_image
 
@@ -42,8 +43,8 @@ def tiny() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_prompter() -> QwenPrompter:
-    return QwenPrompter.from_checkpoint(TINY)
+def tiny_prompter() -> Prompter:
+    return Prompter.from_checkpoint(TINY, QwenChat())
 
 
 @pytest.fixture
@@ -60,16 +61,15 @@ def engine() -> Iterator[Engine]:
 
 def load_tiny() -> OvisModel:
     """Loads the tiny model as `Engine.from_pretrained` does."""
-    device = torch.device("cpu")
-    model = load_model(TINY, device=device, dtype=torch.float32)
-    model.language_model.config._attn_implementation = choose_attention(device, torch.float32)
+    model = load_model(TINY, device=torch.device("cpu"), dtype=torch.float32)
+    set_attention(model.language_model)
     return model
 
 
-def picture(name: str, max_partition: int = 9) -> TiledImage:
+def picture(name: str, max_partition: int = 9, *, side: int = 448) -> TiledImage:
     """A tiled picture of the parity set, for the tiny models."""
     with Image.open(PARITY / "images" / name) as image:
-        return tile_image(image, side=448, max_partition=max_partition)
+        return tile_image(image, side=side, max_partition=max_partition)
 
 
 def read_json(file: Path) -> Any:

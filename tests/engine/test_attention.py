@@ -1,4 +1,4 @@
-"""The CPU attention against plain softmax."""
+"""The packed attention against plain softmax."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ovis_engine.attention import CPU_ATTENTION, choose_attention, cpu_attention
+from ovis_engine.attention import PACKED_ATTENTION, choose_attention, packed_attention
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def test_one_sequence_equals_plain_softmax(key_heads: int, num_queries: int, num
     torch.manual_seed(0)
     query = torch.randn(1, 4, num_queries, 8)
     key, value = torch.randn(2, 1, key_heads, num_keys, 8).unbind(0)
-    found, _ = cpu_attention(torch.nn.Identity(), query, key, value, None, scaling=0.3)
+    found, _ = packed_attention(torch.nn.Identity(), query, key, value, None, scaling=0.3)
     assert torch.allclose(found, plain(query, key, value), atol=1e-5)
 
 
@@ -53,7 +53,7 @@ def test_packed_sequences_do_not_see_each_other() -> None:
     query = torch.randn(1, 4, query_ends[-1], 8)
     key, value = torch.randn(2, 1, 2, key_ends[-1], 8).unbind(0)
     layer: Any = SimpleNamespace(layer_idx=0)
-    found, _ = cpu_attention(
+    found, _ = packed_attention(
         layer,
         query,
         key[:, :, :1],
@@ -70,15 +70,46 @@ def test_packed_sequences_do_not_see_each_other() -> None:
         assert torch.allclose(found[:, queries], wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("extra", [{"sliding_window": 8}, {"softcap": 30.0}])
-def test_what_it_cannot_do_is_refused(extra: dict[str, Any]) -> None:
+def written_out(query: Tensor, key: Tensor, value: Tensor, softcap: float | None, window: int) -> Tensor:
+    """As `plain`, one query at a time, with capped scores and only the newest keys."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    rows = []
+    for index in range(query.shape[2]):
+        last = key.shape[2] - query.shape[2] + index
+        seen = slice(max(0, last - window + 1), last + 1)
+        scores = query[:, :, [index]] @ key[:, :, seen].transpose(2, 3) * 0.3
+        if softcap is not None:
+            scores = softcap * torch.tanh(scores / softcap)
+        rows.append(scores.softmax(-1) @ value[:, :, seen])
+    return torch.cat(rows, 2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("softcap", [None, 0.8], ids=["no cap", "cap"])
+@pytest.mark.parametrize("window", [None, 5, 40], ids=lambda window: f"window {window}")
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(7, 7), (1, 7), (3, 7), (1, 1), (300, 300), (260, 330)])
+def test_softcaps_and_sliding_windows_equal_the_definition(
+    softcap: float | None, window: int | None, num_queries: int, num_keys: int
+) -> None:
+    torch.manual_seed(2)
+    query = torch.randn(1, 4, num_queries, 8) * 3
+    key, value = torch.randn(2, 1, 2, num_keys, 8).unbind(0)
+    found, _ = packed_attention(
+        torch.nn.Identity(), query, key, value, None, scaling=0.3, softcap=softcap, sliding_window=window
+    )
+    assert torch.allclose(found, written_out(query, key, value, softcap, window or num_keys), atol=1e-5)
+
+
+def test_a_padding_mask_is_refused() -> None:
     states = torch.zeros(1, 1, 2, 4)
     with pytest.raises(ValueError, match="not supported"):
-        cpu_attention(torch.nn.Identity(), states, states, states, None, **extra)
-    with pytest.raises(ValueError, match="not supported"):
-        cpu_attention(torch.nn.Identity(), states, states, states, torch.ones(1, 2))
+        packed_attention(torch.nn.Identity(), states, states, states, torch.ones(1, 2))
 
 
 def test_the_cpu_gets_our_attention_and_cuda_never_an_unknown_one() -> None:
-    assert choose_attention(torch.device("cpu"), torch.float32) == CPU_ATTENTION
+    assert choose_attention(torch.device("cpu"), torch.float32) == PACKED_ATTENTION
     assert choose_attention(torch.device("cuda"), torch.float32) == "sdpa"
+
+
+def test_a_softcap_is_never_left_to_sdpa() -> None:
+    assert choose_attention(torch.device("cuda"), torch.float32, softcap=True) == PACKED_ATTENTION

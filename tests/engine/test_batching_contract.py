@@ -4,6 +4,7 @@ again before raising the pin."""
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import pytest
 import transformers
@@ -12,6 +13,11 @@ from transformers.generation.continuous_batching import continuous_api
 from transformers.generation.continuous_batching.cache import PagedAttentionCache
 from transformers.generation.continuous_batching.cache_allocators import FullAttentionCacheAllocator
 from transformers.generation.continuous_batching.cache_allocators.cache_allocator import BlockLedger
+from transformers.generation.continuous_batching.cb_logits_processors import (
+    ContinuousBatchingLogitsProcessor,
+    ContinuousBatchingLogitsProcessorList,
+)
+from transformers.generation.continuous_batching.model_runner import ModelRunner, infer_max_single_request_tokens
 from transformers.generation.continuous_batching.requests import (
     FutureRequestState,
     GenerationOutput,
@@ -21,8 +27,11 @@ from transformers.generation.continuous_batching.requests import (
 from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING, FIFOScheduler
 from transformers.utils.generic import is_flash_attention_requested
 
-from ovis_engine.attention import CPU_ATTENTION
-from ovis_engine.batching import DecodeLoop, LoopLimits, RowEnd
+from ovis_engine.attention import PACKED_ATTENTION
+from ovis_engine.batching import DecodeLoop
+from ovis_engine.row import Row
+from ovis_engine.sampling import Sampling
+from ovis_engine.usage import LoopLimits, RowEnd
 from tests.engine.conftest import load_tiny
 
 Manager = continuous_api.ContinuousBatchingManager
@@ -54,6 +63,15 @@ def test_the_release_is_the_one_that_was_read() -> None:
         (PagedAttentionCache.update, ["self", "key_states", "value_states", "layer_idx", "kwargs"]),
         (PagedAttentionCache.compute_free_capacity, ["self", "relative"]),
         (PagedAttentionCache.evict_cached_blocks, ["self"]),
+        (Manager._create_batch_processor, ["self"]),
+        (ModelRunner._get_forward_fn, ["self", "use_block_table"]),
+        (infer_max_single_request_tokens, ["cache"]),
+        (ContinuousBatchingLogitsProcessor.prepare_tensor_args, ["self", "requests_with_new_token"]),
+        (ContinuousBatchingLogitsProcessor.__call__, ["self", "scores", "tensor_arg"]),
+        (
+            ContinuousBatchingLogitsProcessorList.__init__,
+            ["self", "logits_processor", "per_request_processors", "drop_unsupported_processors"],
+        ),
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
 )
@@ -70,7 +88,13 @@ def test_outputs_and_rows_have_the_fields_that_are_read() -> None:
     assert {"request_id", "generated_tokens", "error", "status"} <= fields
     assert RequestStatus.FAILED > RequestStatus.FINISHED
     assert "has_new_token" in FutureRequestState.__slots__
-    assert {"request_id", "_true_initial_tokens"} <= set(RequestState.__dataclass_fields__)
+    assert {
+        "request_id",
+        "_true_initial_tokens",
+        "initial_tokens",
+        "generated_tokens",
+        "logit_processor_kwargs",
+    } <= set(RequestState.__dataclass_fields__)
     assert "cached_blocks" in vars(BlockLedger())
     assert FullAttentionCacheAllocator.layer_type == "full_attention"
 
@@ -93,7 +117,7 @@ def test_a_scheduler_is_found_by_name() -> None:
 
 
 def test_an_attention_named_flash_gets_boundaries_instead_of_masks() -> None:
-    assert is_flash_attention_requested(requested_attention_implementation=CPU_ATTENTION)
+    assert is_flash_attention_requested(requested_attention_implementation=PACKED_ATTENTION)
 
 
 def test_a_loop_reports_rows_cancellations_and_its_end() -> None:
@@ -101,8 +125,8 @@ def test_a_loop_reports_rows_cancellations_and_its_end() -> None:
     exits: list[BaseException | None] = []
     loop = DecodeLoop(load_tiny().language_model, LIMITS, on_row_end=ended.append, on_exit=exits.append)
     # Everything is queued before the loop starts, so the order of events is fixed.
-    loop.add("short", [5, 6, 7], max_new_tokens=3, eos_token_ids=())
-    loop.add("long", [5, 6, 7], max_new_tokens=200, eos_token_ids=())
+    loop.add(Row("short", [5, 6, 7], max_new_tokens=3))
+    loop.add(Row("long", [5, 6, 7], max_new_tokens=200))
     loop.cancel("long")
     assert loop.usage().cache_tokens_used == 0
     loop.start()
@@ -110,9 +134,9 @@ def test_a_loop_reports_rows_cancellations_and_its_end() -> None:
     while len(ended) < 2:
         loop.flush_prefix_cache()  # waits for the loop to come round
     loop.stop()
-    assert {row.request_id: (len(row.token_ids), row.canceled) for row in ended} == {
-        "long": (0, True),
-        "short": (3, False),
+    assert {end.row.request_id: (len(end.row.token_ids), end.reason) for end in ended} == {
+        "long": (0, "canceled"),
+        "short": (3, "length"),
     }
     assert exits == [None]
     assert (loop.usage().steps, loop.usage().output_tokens) == (3, 3)
@@ -120,5 +144,41 @@ def test_a_loop_reports_rows_cancellations_and_its_end() -> None:
 
 def test_the_cache_is_at_least_as_large_as_asked_for() -> None:
     loop = DecodeLoop(load_tiny().language_model, LIMITS, on_row_end=print, on_exit=print)
-    assert loop.num_blocks >= LIMITS.num_blocks
-    assert loop.usage().cache_tokens_total == loop.num_blocks * LIMITS.page_size
+    assert loop.cache_tokens >= LIMITS.num_blocks * LIMITS.page_size
+    assert loop.usage().cache_tokens_total == loop.max_row_tokens == loop.cache_tokens
+
+
+def test_rows_that_leave_after_a_preemption_make_room_for_those_that_wait() -> None:
+    """The library takes in no row after a preemption until one finishes; one that is dropped must count as well."""
+    ended: list[RowEnd] = []
+    tight = replace(LIMITS, num_blocks=6)
+    leaving: set[str] = set()
+
+    def leave() -> None:
+        if loop.usage().preemptions and not leaving:
+            leaving.update(rows[:2])
+            for name in leaving:
+                loop.cancel(name)
+
+    loop = DecodeLoop(load_tiny().language_model, tight, on_row_end=ended.append, on_exit=print, before_step=leave)
+    rows = [f"row-{index}" for index in range(3)]
+    for index, name in enumerate(rows):
+        loop.add(Row(name, [5 + index, 6, 7], max_new_tokens=60))
+    loop.start()
+    while len(ended) < 3:
+        loop.flush_prefix_cache()
+    loop.stop()
+    assert {end.row.request_id: end.reason for end in ended} == {
+        "row-0": "canceled",
+        "row-1": "canceled",
+        "row-2": "length",
+    }
+
+
+def test_a_step_that_shapes_logits_replays_no_graph() -> None:
+    loop = DecodeLoop(load_tiny().language_model, LIMITS, on_row_end=print, on_exit=print)
+    runner = loop._manager.batch_processor.model_runner
+    runner.use_cuda_graph_decode = True
+    assert runner._get_forward_fn(use_block_table=True)[1]
+    runner.shaper.placed = [(0, Row("shaped", [5], max_new_tokens=1, sampling=Sampling(temperature=1.0)))]
+    assert not runner._get_forward_fn(use_block_table=True)[1]

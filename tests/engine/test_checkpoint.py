@@ -16,6 +16,7 @@ from ovis_engine.checkpoint import load_model
 from ovis_engine.config import read_config
 from ovis_engine.errors import CheckpointError, UnsupportedModelError
 from tests.engine.conftest import read_json
+from tests.engine.original import write_converted
 
 CPU = torch.device("cpu")
 HEAD = "visual_tokenizer.head.0.weight"
@@ -25,9 +26,13 @@ Tensors = dict[str, torch.Tensor]
 @pytest.fixture
 def copy(tiny: Path, tmp_path: Path) -> Path:
     """A checkpoint that a test may damage."""
+    return copied(tiny, tmp_path)
+
+
+def copied(source: Path, tmp_path: Path) -> Path:
     target = tmp_path / "model"
     target.mkdir()
-    for file in tiny.iterdir():
+    for file in source.iterdir():
         shutil.copyfile(file, target / file.name)
     return target
 
@@ -84,8 +89,65 @@ def test_every_parameter_has_the_asked_dtype() -> None:
 def test_a_missing_tensor_is_named(copy: Path) -> None:
     rewrite(copy, lambda tensors: tensors.pop(HEAD))
     error = load_error(copy)
+    assert (error.file, error.tensor) == ("model.safetensors", "encoder.head_linear.weight")
+
+
+GEMMA_LAYER = "visual_tokenizer.backbone.vision_model.encoder.layers.1."
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [
+        (f"{GEMMA_LAYER}self_attn.k_proj.bias", "encoder.tower.blocks.1.qkv.bias"),
+        (f"{GEMMA_LAYER}layer_norm2.weight", "encoder.tower.blocks.1.norm_2.weight"),
+        (
+            "llm.model.layers.3.pre_feedforward_layernorm.weight",
+            "language_model.model.layers.3.pre_feedforward_layernorm.weight",
+        ),
+    ],
+    ids=["a third", "siglip", "gemma"],
+)
+def test_a_tensor_missing_from_ovis_1_6_is_named(parity: Path, tmp_path: Path, missing: str, named: str) -> None:
+    damaged = copied(parity / "models" / "ovis1.6-gemma2-tiny", tmp_path)
+    rewrite(damaged, lambda tensors: tensors.pop(missing))
+    error = load_error(damaged)
+    assert (error.file, error.tensor) == ("model.safetensors", named)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (f"{GEMMA_LAYER}self_attn.q_proj.weight", torch.zeros(192, 64)),
+        ("visual_tokenizer.backbone.vision_model.embeddings.position_embedding.weight", torch.zeros(1024, 64)),
+        ("llm.model.layers.0.self_attn.q_proj.weight", torch.zeros(64, 64)),
+        ("visual_tokenizer.backbone.trunk.blocks.0.norm_1.weight", torch.zeros(64)),
+    ],
+    ids=["a third", "positions of another side", "head_dim ignored", "another tower"],
+)
+def test_a_wrong_tensor_in_ovis_1_6_is_named(parity: Path, tmp_path: Path, name: str, value: torch.Tensor) -> None:
+    damaged = copied(parity / "models" / "ovis1.6-gemma2-tiny", tmp_path)
+    rewrite(damaged, lambda tensors: tensors.update({name: value}))
+    error = load_error(damaged)
+    assert (error.file, error.tensor) == ("model.safetensors", name)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda tensors: tensors.pop("model.vision_tower.transformer.encoder.layers.0.attention.v_proj.weight"),
+        lambda tensors: tensors.update({"model.vision_tower.transformer.extra": torch.zeros(1)}),
+        lambda tensors: tensors.update({"model.visual_embeddings_table.weight": torch.zeros(1024, 63)}),
+    ],
+    ids=["missing", "unexpected", "misshaped"],
+)
+def test_a_damaged_converted_checkpoint_is_named(
+    tiny: Path, tmp_path: Path, damage: Callable[[Tensors], object]
+) -> None:
+    write_converted(tmp_path / "hf", tiny)
+    rewrite(tmp_path / "hf", damage)
+    error = load_error(tmp_path / "hf")
     assert error.file == "model.safetensors"
-    assert "encoder.head_linear.weight" in error.message
+    assert error.tensor is not None
 
 
 def test_an_unexpected_tensor_is_named(copy: Path) -> None:
@@ -152,10 +214,35 @@ def test_a_bad_configuration_file_is_an_error_of_its_own(copy: Path, file: str, 
     assert load_error(copy).code == "checkpoint_invalid"
 
 
-@pytest.mark.parametrize("name", ["ovis1.6-gemma2-tiny", "ovis1.6-llama3.2-tiny"])
-def test_ovis_1_6_is_not_supported_yet(parity: Path, name: str) -> None:
-    with pytest.raises(UnsupportedModelError) as caught:
-        read_config(parity / "models" / name)
+@pytest.mark.parametrize(
+    ("name", "eos"),
+    [("ovis1.6-gemma2-tiny", (1, 6)), ("ovis1.6-llama3.2-tiny", (761, 764, 765))],
+)
+def test_ovis_1_6_configurations_are_read(parity: Path, name: str, eos: tuple[int, ...]) -> None:
+    config = read_config(parity / "models" / name)
+    assert (config.family, config.vision.tower, config.eos_token_ids) == ("ovis1.6", "siglip_vision_model", eos)
+    assert (config.vision.tokens_per_tile, config.max_context_tokens) == (196, 8192)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("llm_config", "model_type"), "qwen3", "aimv2 with qwen3"),
+        (("visual_tokenizer_config", "backbone_config", "model_type"), "clip", "clip with qwen2"),
+        (("visual_tokenizer_config", "tokenize_function"), "gumbel_argmax", "gumbel_argmax"),
+    ],
+    ids=["language model", "tower", "tokenize function"],
+)
+def test_other_models_are_refused_by_name(copy: Path, path: tuple[str, ...], value: str, said: str) -> None:
+    config = read_json(copy / "config.json")
+    *steps, last = path
+    place = config
+    for step in steps:
+        place = place[step]
+    place[last] = value
+    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UnsupportedModelError, match=said) as caught:
+        read_config(copy)
     assert caught.value.code == "model_not_supported"
 
 

@@ -12,7 +12,7 @@ import torch
 from ovis_engine.checkpoint import OvisModel
 from ovis_engine.engine import Engine
 from ovis_engine.errors import EngineDeadError
-from ovis_engine.prompt import QwenPrompter
+from ovis_engine.prompt import Prompter
 from ovis_engine.request import Request
 from tests.engine.conftest import SMALL, picture
 
@@ -30,7 +30,7 @@ def break_vision(model: OvisModel) -> torch.nn.Module:
 
 @pytest.mark.parametrize("broken", [break_decoding, break_vision])
 def test_a_dead_thread_fails_every_future_and_tells_the_owner_once(
-    tiny_model: OvisModel, tiny_prompter: QwenPrompter, broken: Callable[[OvisModel], torch.nn.Module]
+    tiny_model: OvisModel, tiny_prompter: Prompter, broken: Callable[[OvisModel], torch.nn.Module]
 ) -> None:
     # Given an engine whose model is about to fail
     failing = threading.Event()
@@ -63,7 +63,7 @@ def test_a_dead_thread_fails_every_future_and_tells_the_owner_once(
     assert [str(fault) for fault in deaths] == ["the device is gone"]
 
 
-def test_closing_is_no_death(tiny_model: OvisModel, tiny_prompter: QwenPrompter) -> None:
+def test_closing_is_no_death(tiny_model: OvisModel, tiny_prompter: Prompter) -> None:
     deaths: list[BaseException] = []
     with Engine(tiny_model, tiny_prompter, SMALL, deaths.append) as engine:
         engine.submit(TEXT)

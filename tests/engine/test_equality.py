@@ -8,14 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ovis_engine.batching import DecodeLoop, LoopLimits, RowEnd
+from ovis_engine.batching import DecodeLoop
+from ovis_engine.chat import QwenChat
 from ovis_engine.checkpoint import OvisModel
 from ovis_engine.dispatch import Dispatcher
 from ovis_engine.engine import Engine
 from ovis_engine.front import VisionFront
 from ovis_engine.job import Job
-from ovis_engine.prompt import IMAGE_START, TILE_ATOM, PromptLayout, QwenPrompter, Turn
+from ovis_engine.prompt import IMAGE_START, TILE_ATOM, Prompter, PromptLayout, Turn
 from ovis_engine.request import EngineConfig, Request
+from ovis_engine.text import Detokenizer
+from ovis_engine.usage import LoopLimits, RowEnd
 from ovis_engine.vision import to_pixels
 from tests.engine.conftest import SMALL, TINY, load_tiny, picture
 
@@ -52,7 +55,7 @@ def requests() -> list[Request]:
 @pytest.fixture(scope="module")
 def plain(requests: list[Request]) -> list[Tokens]:
     """Tokens of plain ``generate()`` with the library's own attention, from embeddings put together by hand."""
-    model, prompter = load_tiny(), QwenPrompter.from_checkpoint(TINY)
+    model, prompter = load_tiny(), Prompter.from_checkpoint(TINY, QwenChat())
     model.language_model.config._attn_implementation = "sdpa"
     return [generate(model, prompter.encode(request.conversation())) for request in requests]
 
@@ -141,12 +144,12 @@ def test_a_repeated_picture_skips_the_tower_and_shares_its_prefix(requests: list
 
 def test_ids_that_start_over_never_meet_old_cache_pages(requests: list[Request], plain: list[Tokens]) -> None:
     """With few ids every other picture makes them start over, while other rows keep running."""
-    model, prompter = load_tiny(), QwenPrompter.from_checkpoint(TINY)
+    model, prompter = load_tiny(), Prompter.from_checkpoint(TINY, QwenChat())
     wired: list[Dispatcher] = []
     flushes: list[int] = []
 
-    def row_ended(row: RowEnd) -> None:
-        wired[0].row_ended(row)
+    def row_ended(end: RowEnd) -> None:
+        wired[0].row_ended(end)
 
     def flush() -> None:
         flushes.append(1)
@@ -164,7 +167,13 @@ def test_ids_that_start_over_never_meet_old_cache_pages(requests: list[Request],
         max_token_id=base + 2 * (pool_rows + 5),
     )
     dispatcher = Dispatcher(
-        front, loop, decode=prompter.decode, eos_token_ids=(), max_running=8, batch_tiles=4, on_death=None
+        front,
+        loop,
+        detokenizer=Detokenizer(prompter.tokenizer),
+        eos_token_ids=(),
+        max_running=8,
+        batch_tiles=4,
+        on_death=None,
     )
     wired.append(dispatcher)
     dispatcher.start()

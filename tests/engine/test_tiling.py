@@ -125,3 +125,15 @@ def test_tiles_that_disagree_with_their_header_are_refused(tiles: tuple[np.ndarr
 def test_token_counts_follow_the_layout() -> None:
     assert num_visual_tokens(1, 1, 256) == 259
     assert num_visual_tokens(2, 4, 256) == 9 * 256 + 10
+
+
+@pytest.mark.parametrize("size", [(2000, 1500), (1001, 333), (448, 448), (90, 70), (3, 2000), (1, 1)])
+def test_fast_tiling_keeps_the_grid_and_comes_close_to_the_exact_pixels(size: tuple[int, int]) -> None:
+    image = Image.radial_gradient("L").resize(size, Image.Resampling.BICUBIC).convert("RGB")
+    exact, fast = (tile_image(image, side=448, max_partition=9, exact=exact) for exact in (True, False))
+    assert (fast.rows, fast.cols, len(fast.tiles)) == (exact.rows, exact.cols, len(exact.tiles))
+    for one, other in zip(exact.tiles, fast.tiles, strict=True):
+        assert max(abs(mine - its) for mine, its in zip(one.shape, other.shape, strict=True)) <= 4
+        height, width = min(one.shape[0], other.shape[0]), min(one.shape[1], other.shape[1])
+        difference = np.abs(one[:height, :width].astype(int) - other[:height, :width])
+        assert difference.mean() < 4

@@ -12,16 +12,21 @@ from typing import Any
 
 import pytest
 
+from ovis_engine.chat import CHAT_FORMATS
+from ovis_engine.config import read_config
+from ovis_engine.families import Family
+from ovis_engine.prompt import Prompter
 from ovis_engine.verify import verify
+from ovis_engine.verify_case import read_case
 from tests.engine.conftest import read_json
 
 Fixture = dict[str, Any]
 
 
-def test_all_cases_extremes_and_batches_of_both_models_pass(parity: Path) -> None:
-    command = [sys.executable, "-W", "error", "-m", "ovis_engine", "verify", str(parity), "--family", "ovis2"]
+def test_all_cases_extremes_and_batches_of_all_models_pass(parity: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "ovis_engine", "verify", str(parity)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert done.stdout.splitlines()[-2:] == ["tables: 673 of 673", "parity: 88 of 88"]
+    assert done.stdout.splitlines()[-2:] == ["tables: 836 of 836", "parity: 175 of 175"]
     assert done.returncode == 0
 
 
@@ -94,8 +99,24 @@ def test_a_wrong_number_fails_with_its_name(
     assert any(line.startswith("FAILED ovis2-tiny/") and said in line for line in lines)
 
 
-def test_a_directory_without_models_of_the_family_fails(tmp_path: Path) -> None:
-    assert not verify(tmp_path, "ovis2")
+def test_a_family_is_chosen(excerpt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not verify(excerpt, "ovis1.6")
+    assert capsys.readouterr().out.splitlines() == ["tables: 0 of 0", "parity: 0 of 0"]
+
+
+@pytest.mark.parametrize("family", [None, "ovis2"])
+def test_a_directory_without_models_fails(tmp_path: Path, family: Family | None) -> None:
+    assert not verify(tmp_path, family)
+
+
+def test_what_is_too_long_is_cut_as_the_reference_of_the_family_cuts_it(parity: Path) -> None:
+    for name in ("ovis2-tiny", "ovis1.6-gemma2-tiny"):
+        fixture, directory = read_json(parity / f"{name}.json"), parity / "models" / name
+        config = read_config(directory)
+        prompter = Prompter.from_checkpoint(directory, CHAT_FORMATS[config.language_model])
+        raw = next(case for case in fixture["cases"] if case["id"] == "truncated")
+        case = read_case(raw, parity / "images", prompter, config)
+        assert case.kept == (slice(-300, None) if raw["truncation_keeps"] == "last" else slice(300))
 
 
 @pytest.mark.parametrize(

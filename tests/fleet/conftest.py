@@ -7,8 +7,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ovis_fleet import Client
 from ovis_fleet.parts import PartState
 from ovis_fleet.stack import LocalStack, StackConfig
+from tests.fleet.answering import KEY, Server
 
 
 def is_gone(pid: int) -> bool:
@@ -61,3 +63,25 @@ def servers() -> Iterator[LocalStack]:
     )
     with stack:
         yield stack
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """The gateway's stand-in."""
+    made = Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def other_host() -> Iterator[Server]:
+    """The object store's stand-in."""
+    made = Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.url, KEY, timeout_s=5) as made:
+        yield made

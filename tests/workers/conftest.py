@@ -19,7 +19,7 @@ SubmitTask = Callable[..., str]
 def submit_task(client: redis.Redis) -> SubmitTask:
     """Accept a task as the gateway would; reply its id."""
 
-    def submit(*, key: str | None = None, retention_s: int = 86400) -> str:
+    def submit(*, key: str | None = None, retention_s: int = 86400, deadline_s: int | None = None) -> str:
         task_id = new_task_id()
         spec = TaskSpec(
             kind="image" if key else "text",
@@ -28,6 +28,7 @@ def submit_task(client: redis.Redis) -> SubmitTask:
             prompt="Read.",
             inputs=(ObjectInput(bucket="ovis", key=key),) if key else (),
             retention_s=retention_s,
+            deadline_s=deadline_s,
         )
         submission = store.Submission(
             task_id=task_id, tenant="acme", spec=spec, cost=1, weight=1.0, tenant_limit=1000, queue_limit=1000

@@ -88,3 +88,13 @@ def test_the_first_reason_to_stop_stands(client: redis.Redis, keeper: LeaseKeepe
         calls: list[int] = []
         lease.when_stopped(lambda: calls.append(1))
         assert (lease.stop_reason, calls) == (StopReason.DRAINED, [1])
+
+
+def test_an_attempt_that_is_held_after_the_drain_is_stopped_too(
+    client: redis.Redis, keeper: LeaseKeeper, submit_task: SubmitTask
+) -> None:
+    submit_task()
+    attempt = claim(client)
+    keeper.stop_all(StopReason.DRAINED)
+    with keeper.hold(attempt) as lease:
+        assert lease.stop_reason is StopReason.DRAINED

@@ -27,6 +27,7 @@ from contract.errors import (
     UrlNotAllowed,
 )
 from ovis_engine.tiling import tile_image
+from tests.corpus.pictures import PICTURES
 from workers.media.pool import MediaPool
 from workers.settings import WorkerSettings
 
@@ -49,6 +50,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(BODIES[name])))
             self.end_headers()
             self.wfile.write(BODIES[name])
+        elif name == "silent":
+            self.connection.recv(1)  # answers nothing until the client is gone
         elif name == "endless":
             self.send_response(200)
             self.end_headers()
@@ -87,6 +90,16 @@ def pool(deaths: list[str]) -> Iterator[MediaPool]:
     pool.close()
 
 
+@pytest.fixture(scope="module")
+def steady_pool() -> Iterator[MediaPool]:
+    """One process for many inputs: none of them may cost it its life."""
+    pool = MediaPool(settings(media_max_input_bytes=4 << 20), on_death=lambda _: None)
+    (pid,) = pool.pids()
+    yield pool
+    assert pool.pids() == [pid]
+    pool.close()
+
+
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind)
@@ -103,6 +116,12 @@ def png_claiming(width: int, height: int) -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
     )
+
+
+def peak_bytes(pid: int) -> int:
+    """Most memory that a process has had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def prepare(pool: MediaPool, url: str, *, trusted: bool = True) -> object:
@@ -133,14 +152,27 @@ def test_tiles_from_a_media_process_equal_those_made_here(pool: MediaPool, web: 
     ],
 )
 def test_what_only_decoding_can_tell_is_a_typed_error(
-    pool: MediaPool, web: str, deaths: list[str], name: str, body: bytes, error: type[FleetError]
+    steady_pool: MediaPool, web: str, name: str, body: bytes, error: type[FleetError]
 ) -> None:
     BODIES[name] = body
     with pytest.raises(error):
-        prepare(pool, f"{web}/{name}")
-    assert deaths == []
+        prepare(steady_pool, f"{web}/{name}")
     BODIES["receipt"] = RECEIPT
-    prepare(pool, f"{web}/receipt")
+    prepare(steady_pool, f"{web}/receipt")
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_hostile_picture_ends_as_a_typed_error_or_harmlessly(steady_pool: MediaPool, web: str, name: str) -> None:
+    make, may_end_as = PICTURES[name]
+    BODIES["hostile"] = make()
+    (pid,) = steady_pool.pids()
+    try:
+        prepare(steady_pool, f"{web}/hostile")
+        ended_as = "fine"
+    except FleetError as exc:
+        ended_as = exc.code
+    assert ended_as in may_end_as
+    assert peak_bytes(pid) < 1 << 30
 
 
 def test_an_endless_body_ends_at_the_limit(pool: MediaPool, web: str) -> None:
@@ -174,14 +206,25 @@ def test_a_redirect_to_a_forbidden_address_is_not_followed(web: str) -> None:
         pool.close()
 
 
-def test_a_media_process_that_is_killed_costs_one_job(pool: MediaPool, web: str, deaths: list[str]) -> None:
+def test_a_media_process_that_is_killed_at_work_costs_one_job(pool: MediaPool, web: str, deaths: list[str]) -> None:
     (before,) = pool.pids()
-    os.kill(before, signal.SIGKILL)
-    BODIES["receipt"] = RECEIPT
+    killer = threading.Timer(0.3, os.kill, (before, signal.SIGKILL))
+    killer.start()
     with pytest.raises(MediaProcessDied):
-        prepare(pool, f"{web}/receipt")
+        prepare(pool, f"{web}/silent")
+    BODIES["receipt"] = RECEIPT
     prepare(pool, f"{web}/receipt")
     assert deaths == ["crash"]
+    assert pool.pids() != [before]
+
+
+def test_a_media_process_that_dies_idle_costs_nothing(pool: MediaPool, web: str, deaths: list[str]) -> None:
+    (before,) = pool.pids()
+    os.kill(before, signal.SIGKILL)
+    os.waitid(os.P_PID, before, os.WEXITED | os.WNOWAIT)
+    BODIES["receipt"] = RECEIPT
+    prepare(pool, f"{web}/receipt")
+    assert deaths == ["idle"]
     assert pool.pids() != [before]
 
 

@@ -21,11 +21,14 @@ from contract.errors import InputUnavailable
 from contract.metrics import QueueMetrics
 from contract.redis_io import connect, run
 from contract.settings import FleetSettings
-from contract.task import ObjectInput, TaskSpec, new_task_id
+from contract.task import ObjectInput, TaskOptions, TaskSpec, new_task_id
 from ovis_fleet.stack import LocalStack, StackConfig
 from tests.workers.conftest import QUEUE, SubmitTask
 from workers.io_role import Housekeeper
+from workers.sweep import sweep_orphans
 
+#: The bundled model goes on for long after this.
+LONG_ANSWER = "x"
 RECEIPT = Path(__file__).parent.parent.parent / "examples" / "receipt.png"
 
 
@@ -75,7 +78,7 @@ def test_a_worker_that_cannot_load_its_model_does_not_start(servers: LocalStack,
     assert done.returncode == 1
     event = json.loads(done.stderr.splitlines()[-1])
     assert event["event"] == "start_failed"
-    assert "CheckpointError: tokenizer.json" in event["error"]
+    assert event["error"].startswith("CheckpointError: config.json")
 
 
 @pytest.mark.parametrize(
@@ -156,6 +159,62 @@ def test_one_pass_takes_back_tops_up_and_counts(
     assert client.zcard("ovis:leases") == 0
     assert client.llen(QUEUE) == 1
     assert housekeeper.metrics.waiting.labels(QUEUE)._value.get() == 1
+
+
+def test_late_tasks_are_ended(client: redis.Redis, housekeeper: Housekeeper, submit_task: SubmitTask) -> None:
+    late = submit_task(deadline_s=0)
+    housekeeper.one_pass()
+    assert client.hget(store.task_key(late), "status") == "expired"
+
+
+def test_objects_without_a_record_are_swept_when_they_are_old(
+    client: redis.Redis, fleet_settings: FleetSettings, submit_task: SubmitTask
+) -> None:
+    blobs = BlobStore(fleet_settings)
+    known, orphan = submit_task(), new_task_id()
+    for task_id in (known, orphan):
+        for index in range(2):
+            blobs.put(input_key("acme", task_id, index), b"x", "image/png")
+        blobs.put(result_key("acme", task_id, 0, 1), b"x", "application/json")
+    assert sweep_orphans(client, blobs, min_age_s=3600) == 0
+    assert sweep_orphans(client, blobs, min_age_s=0) >= 2
+    stored = {entry.task_id for room in ("inputs", "results") for entry in blobs.list_tasks(room)}
+    assert known in stored
+    assert orphan not in stored
+
+
+def test_one_io_worker_sweeps_per_interval(client: redis.Redis, housekeeper: Housekeeper) -> None:
+    housekeeper.one_pass()
+    assert client.pttl("ovis:swept") > 0
+
+
+def test_a_second_sigterm_hands_back_at_once() -> None:
+    config = StackConfig(parts=("valkey", "s3", "model"), extra_env={"OVIS_DRAIN_GRACE_S": "600"})
+    with LocalStack(config) as stack:
+        client = connect(stack.redis_url)
+        task_id = new_task_id()
+        options = TaskOptions(max_new_tokens=3000)
+        spec = TaskSpec(kind="text", model=QUEUE, operation="ask", prompt=LONG_ANSWER, options=options)
+        run(client, store.submit(store.Submission(task_id, "acme", spec, 1, 1.0, 1000, 1000)))
+        until(lambda: client.zcard("ovis:leases") == 1)
+        worker = stack.parts["model"]
+        worker.send_signal(signal.SIGTERM)
+        until(lambda: "drain_started" in worker.log_tail(50))
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) is not None
+        status = client.hmget(store.task_key(task_id), "status", "p0:attempts")
+        assert status in (["queued", "0"], ["succeeded", "1"])
+        client.close()
+
+
+def test_a_worker_that_stands_still_ends_itself(servers: LocalStack, client: redis.Redis) -> None:
+    program = (
+        "import threading; from workers.liveness import Look, watch_progress; from workers.serving import _end\n"
+        "looks = {'engine': lambda: Look(True, 1)}\n"
+        "watch_progress(looks, stall_s=1, on_stall=_end, closing=threading.Event()).join()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 75
 
 
 def test_a_pass_without_redis_is_logged_and_not_fatal(unused_port: int, fleet_settings: FleetSettings) -> None:

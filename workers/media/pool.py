@@ -55,7 +55,7 @@ class MediaPool:
     """
 
     def __init__(self, settings: WorkerSettings, *, on_death: Callable[[str], None]) -> None:
-        """``on_death`` is called with why a process was lost: "timeout", "cpu" or "crash"."""
+        """``on_death`` is called with why a process was lost: "timeout", "cpu", "crash" or "idle"."""
         self._settings = settings
         self._on_death = on_death
         self._idle: queue.Queue[_Child] = queue.Queue()
@@ -86,7 +86,7 @@ class MediaPool:
                 cpu_s=settings.media_cpu_s,
             ),
         )
-        child = self._idle.get()
+        child = self._living(self._idle.get())
         healthy = False
         try:
             header = self._ask(child, job)
@@ -120,6 +120,22 @@ class MediaPool:
             self._children.add(child)
         return child
 
+    def _living(self, child: _Child) -> _Child:
+        """The process, or a new one where it died while it had nothing to do: no part is to blame for that."""
+        if child.process.poll() is None or self._closed:
+            return child
+        self._on_death("idle")
+        return self._replace(child)
+
+    def _replace(self, child: _Child) -> _Child:
+        child.kill()
+        with self._lock:
+            self._children.discard(child)
+            # After the close the dead one goes round, so that whoever waits for a process is told.
+            if self._closed:
+                return child
+        return self._spawn()
+
     def _ask(self, child: _Child, job: MediaJob) -> dict[str, Any]:
         protocol.send_job(child.connection, job)
         if not child.connection.poll(job.limits.timeout_s + _MARGIN_S):
@@ -139,12 +155,7 @@ class MediaPool:
     def _give_back(self, child: _Child, *, healthy: bool) -> None:
         child.jobs += 1
         if not healthy or child.jobs >= self._settings.media_jobs_per_process:
-            child.kill()
-            with self._lock:
-                self._children.discard(child)
-                closed = self._closed
-            # After the close the dead one goes round, so that whoever waits for a process is told.
-            child = child if closed else self._spawn()
+            child = self._replace(child)
         self._idle.put(child)
 
 

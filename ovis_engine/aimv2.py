@@ -1,0 +1,87 @@
+"""The vision tower of Ovis2.
+
+Ported from AIDC-AI/Ovis, branch v2.0, commit d1283c93 (``modeling_aimv2``).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ovis_engine.config import VisionConfig
+from ovis_engine.packing import swish_gated
+from ovis_engine.written_attention import attend_fully
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm, computed in float32 and scaled in the model's dtype."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Normalises the last dimension; keeps shape and dtype."""
+        wide = hidden.float()
+        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return wide.to(hidden.dtype) * self.weight
+
+
+class Aimv2Block(nn.Module):
+    """One pre-norm transformer block with full attention and a gated feed-forward layer."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        width, inner = config.hidden_size, config.intermediate_size
+        self.num_heads = config.num_heads
+        self.norm_1 = RMSNorm(width, config.norm_eps)
+        self.qkv = nn.Linear(width, 3 * width, bias=config.qkv_bias)
+        self.proj = nn.Linear(width, width, bias=config.use_bias)
+        self.norm_2 = RMSNorm(width, config.norm_eps)
+        self.fc1 = nn.Linear(width, inner, bias=config.use_bias)
+        self.fc2 = nn.Linear(inner, width, bias=config.use_bias)
+        self.fc3 = nn.Linear(width, inner, bias=config.use_bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Maps (n, patches, width) to the same shape."""
+        hidden = hidden + self.proj(attend(self.qkv(self.norm_1(hidden)), self.num_heads))
+        normed = self.norm_2(hidden)
+        mixed: Tensor = self.fc2(swish_gated(self.fc1, self.fc3, normed))
+        return hidden + mixed
+
+
+class Aimv2Tower(nn.Module):
+    """AIMv2 without its final norm: Ovis reads the last block's hidden states."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.patch_proj = nn.Conv2d(3, config.hidden_size, config.patch_size, stride=config.patch_size)
+        self.patch_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.position = nn.Parameter(torch.zeros(config.patches_per_side**2, config.hidden_size))
+        self.blocks = nn.ModuleList(Aimv2Block(config) for _ in range(config.num_layers))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Maps pixels (n, 3, side, side) to hidden states (n, patches, width), both in the model's dtype."""
+        hidden: Tensor = self.patch_proj(pixels).flatten(2).transpose(1, 2)  # (n, patches, width)
+        hidden = self.patch_norm(hidden) + self.position
+        for block in self.blocks:
+            hidden = block(hidden)
+        return hidden
+
+
+def attend(qkv: Tensor, num_heads: int) -> Tensor:
+    """Full attention of patches over each other.
+
+    Args:
+        qkv: (n, patches, 3 * width): queries, keys and values side by side.
+        num_heads: Attention heads that divide the width.
+
+    Returns:
+        (n, patches, width), same dtype.
+    """
+    count, patches, triple = qkv.shape
+    heads = qkv.view(count, patches, 3, num_heads, triple // (3 * num_heads))
+    query, key, value = heads.permute(2, 0, 3, 1, 4)  # each (n, heads, patches, head_dim)
+    attended = attend_fully(query, key, value)
+    return attended.transpose(1, 2).reshape(count, patches, triple // 3)

@@ -1,0 +1,185 @@
+"""The commands that handle tasks and dead letters, against a real gateway; the test plays the worker."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ovis_fleet import ApiError, Client
+from ovis_fleet.stack import LocalStack, StackConfig
+from tests.api_gateway.conftest import Fleet
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[LocalStack]:
+    """Everything but workers."""
+    with LocalStack(StackConfig(parts=("valkey", "s3", "gateway"))) as running:
+        yield running
+
+
+@pytest.fixture
+def fleet(stack: LocalStack) -> Iterator[Fleet]:
+    """The worker's view of an empty queue."""
+    connected = Fleet.of(stack)
+    connected.redis.flushall()
+    connected.blobs.delete_prefix("")
+    yield connected
+    connected.close()
+
+
+@pytest.fixture
+def client(stack: LocalStack) -> Iterator[Client]:
+    with Client(stack.url, stack.api_key) as made:
+        yield made
+
+
+@pytest.fixture
+def run(stack: LocalStack) -> Run:
+    """Runs the command to its end."""
+    address = {"OVIS_URL": stack.url, "OVIS_API_KEY": stack.api_key, "COLUMNS": "200"}
+
+    def run_command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "ovis_fleet.cli", *arguments]
+        env = {**os.environ, **address}
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    return run_command
+
+
+def submit(client: Client) -> str:
+    return client.submit(kind="text", model="ovis2-reader", prompt="Say hello.").id
+
+
+def kill(fleet: Fleet, client: Client, count: int) -> list[str]:
+    """Makes dead letters; the last to die is the last."""
+    ids = []
+    for _ in range(count):
+        submit(client)
+        ids.append(fleet.exhaust())
+    return ids
+
+
+def test_a_queued_task_is_canceled(fleet: Fleet, client: Client, run: Run) -> None:
+    task_id = submit(client)
+
+    outcome = run("cancel", task_id)
+
+    assert (outcome.returncode, outcome.stdout) == (0, f"{task_id} canceled\n")
+
+
+def test_a_failed_task_is_retried_once(fleet: Fleet, client: Client, run: Run) -> None:
+    (task_id,) = kill(fleet, client, 1)
+
+    first, second = run("retry", task_id, "--json"), run("retry", task_id)
+
+    assert first.returncode == 0
+    assert [json.loads(first.stdout)[key] for key in ("status", "run")] == ["queued", 2]
+    assert second.returncode == 1
+    assert second.stderr.startswith("ovis-fleet: wrong_status: the task is queued")
+
+
+@pytest.mark.parametrize("text", ["hello", "[red]long[/red] " * 2000], ids=["small", "large"])
+def test_a_result_is_printed_as_it_is(fleet: Fleet, client: Client, run: Run, text: str) -> None:
+    task_id = submit(client)
+    fleet.succeed(fleet.claim(), text)
+
+    assert run("result", task_id).stdout == f"{text}\n"
+    assert json.loads(run("result", task_id, "--format", "json").stdout)["text"] == text
+
+
+def test_a_task_without_a_result_says_why(fleet: Fleet, client: Client, run: Run) -> None:
+    outcome = run("result", submit(client))
+
+    assert (outcome.returncode, outcome.stdout) == (1, "")
+    assert outcome.stderr.startswith("ovis-fleet: result_not_ready: the task is queued")
+
+
+def test_a_deadline_goes_with_a_submission(fleet: Fleet, client: Client, run: Run) -> None:
+    outcome = run("submit", "--prompt", "Say hello.", "--deadline", "60", "--no-wait", "--json")
+
+    assert outcome.returncode == 0, outcome.stderr
+    task = client.get(json.loads(outcome.stdout)["id"])
+    assert task.deadline_at is not None
+    assert task.created_at is not None
+    assert (task.deadline_at - task.created_at).total_seconds() == 60
+    assert "deadline" in run("status", task.id).stdout
+
+
+def test_an_ended_task_is_deleted_for_good(fleet: Fleet, client: Client) -> None:
+    task_id = submit(client)
+    with pytest.raises(ApiError, match="wrong_status"):
+        client.delete(task_id)
+    fleet.succeed(fleet.claim())
+
+    client.delete(task_id)
+
+    with pytest.raises(ApiError, match="gone"):
+        client.get(task_id)
+
+
+def test_no_dead_letters_print_nothing(fleet: Fleet, run: Run) -> None:
+    outcome = run("dead-letters", "list")
+
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "", "")
+
+
+def test_dead_letters_are_listed_the_last_to_die_first(fleet: Fleet, client: Client, run: Run) -> None:
+    ids = kill(fleet, client, 3)
+
+    table = run("dead-letters", "list", "--limit", "2")
+    lines = [json.loads(line) for line in run("dead-letters", "list", "--all", "--json").stdout.splitlines()]
+
+    assert [line.split()[0] for line in table.stdout.splitlines()] == ["task", ids[2], ids[1]]
+    assert "engine_died" in table.stdout
+    assert "more than 2" in table.stderr
+    assert [line["task"]["id"] for line in lines] == ids[::-1]
+    assert [end["attempt"] for end in lines[0]["history"]] == [1, 2, 3]
+
+
+def test_a_dead_letter_is_shown_with_its_history(fleet: Fleet, client: Client, run: Run) -> None:
+    (task_id,) = kill(fleet, client, 1)
+
+    shown = run("dead-letters", "show", task_id).stdout
+
+    assert task_id in shown
+    assert "attempts_exhausted" in shown
+    assert shown.count("worker-1") == shown.count("engine_died") == 3
+    assert json.loads(run("dead-letters", "show", task_id, "--json").stdout)["task"]["id"] == task_id
+
+
+def test_dead_letters_are_replayed_by_id_or_all(fleet: Fleet, client: Client, run: Run) -> None:
+    ids = kill(fleet, client, 3)
+
+    one = run("dead-letters", "replay", ids[0])
+    rest = run("dead-letters", "replay", "--all")
+
+    assert (one.returncode, one.stdout) == (0, f"{ids[0]} queued\n")
+    assert (rest.returncode, rest.stdout) == (0, f"{ids[2]} queued\n{ids[1]} queued\n")
+    assert list(client.all_dead_letters()) == []
+    assert {client.get(task_id).run for task_id in ids} == {2}
+
+
+def test_what_is_no_dead_letter_stops_no_other(fleet: Fleet, client: Client, run: Run) -> None:
+    ids, living = kill(fleet, client, 2), submit(client)
+
+    outcome = run("dead-letters", "discard", ids[0], living, ids[1])
+
+    assert outcome.returncode == 1
+    assert outcome.stdout == f"{ids[0]} discarded\n{ids[1]} discarded\n"
+    assert outcome.stderr.startswith(f"{living}: not_found")
+    assert list(client.all_dead_letters()) == []
+    assert {client.get(task_id).status for task_id in ids} == {"failed"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["task_1", "--all"]], ids=["neither", "both"])
+@pytest.mark.parametrize("command", ["replay", "discard"])
+def test_ids_and_all_exclude_each_other(fleet: Fleet, run: Run, command: str, arguments: list[str]) -> None:
+    outcome = run("dead-letters", command, *arguments)
+
+    assert outcome.returncode == 2
+    assert "give ids or --all" in outcome.stderr

@@ -1,0 +1,96 @@
+"""The pure parts: what becomes of an error, and when work stands still."""
+
+from __future__ import annotations
+
+import pytest
+
+from contract.errors import (
+    AttemptsExhausted,
+    BlobsUnavailable,
+    CallerError,
+    EngineDied,
+    FleetError,
+    InternalError,
+    MediaProcessDied,
+    ServiceError,
+    StoreUnavailable,
+    all_errors,
+)
+from workers.liveness import Look, StallWatch
+from workers.retry_policy import LONGEST_REST_S, Fail, TryAgain, decide
+
+
+def concrete(base: type[FleetError]) -> list[type[FleetError]]:
+    return [error for error in all_errors().values() if issubclass(error, base)]
+
+
+@pytest.mark.parametrize("error", concrete(CallerError), ids=lambda error: error.code)
+def test_the_callers_fault_fails_at_once(error: type[FleetError]) -> None:
+    assert decide(error("no"), claims=1, jitter=0.5) == Fail()
+
+
+@pytest.mark.parametrize("error", concrete(ServiceError), ids=lambda error: error.code)
+def test_our_fault_is_tried_again(error: type[FleetError]) -> None:
+    assert isinstance(decide(error("no"), claims=1, jitter=0.5), TryAgain)
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, BlobsUnavailable], ids=lambda error: error.code)
+def test_an_outage_uses_up_no_try(error: type[FleetError]) -> None:
+    decision = decide(error("away"), claims=1, jitter=0.5)
+    assert isinstance(decision, TryAgain)
+    assert not decision.counts
+
+
+@pytest.mark.parametrize("error", [EngineDied, MediaProcessDied, InternalError, AttemptsExhausted])
+def test_what_may_be_the_parts_fault_uses_up_a_try(error: type[FleetError]) -> None:
+    decision = decide(error("died"), claims=1, jitter=0.5)
+    assert isinstance(decision, TryAgain)
+    assert decision.counts
+
+
+def rests(jitter: float) -> list[float]:
+    decisions = [decide(BlobsUnavailable("away"), claims=claims, jitter=jitter) for claims in range(1, 40)]
+    return [decision.rest_s for decision in decisions if isinstance(decision, TryAgain)]
+
+
+def test_rests_grow_to_a_limit_and_jitter_only_shortens_them() -> None:
+    longest, shortest = rests(0.999999), rests(0.0)
+    assert longest == sorted(longest)
+    assert longest[-1] <= LONGEST_REST_S
+    assert all(long / 2 <= short + 1e-3 <= long + 1e-3 for short, long in zip(shortest, longest, strict=True))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_work_that_stands_still_for_too_long_has_stalled() -> None:
+    clock = Clock()
+    watch = StallWatch(10, clock)
+    assert not watch.stalled(Look(has_work=True, progress=1))
+    clock.now = 9
+    assert not watch.stalled(Look(has_work=True, progress=1))
+    clock.now = 10
+    assert watch.stalled(Look(has_work=True, progress=1))
+
+
+def test_progress_and_idleness_start_the_clock_anew() -> None:
+    clock = Clock()
+    watch = StallWatch(10, clock)
+    for now, look in enumerate([Look(True, 1), Look(True, 2), Look(False, 2), Look(True, 2)]):
+        clock.now = now * 9.0
+        assert not watch.stalled(look)
+    clock.now += 9
+    assert not watch.stalled(Look(True, 3))
+
+
+def test_idle_forever_is_no_stall() -> None:
+    clock = Clock()
+    watch = StallWatch(10, clock)
+    for now in range(0, 1000, 100):
+        clock.now = now
+        assert not watch.stalled(Look(has_work=False, progress=1))

@@ -1,0 +1,124 @@
+"""A loaded engine at work: wake-ups in, parts out, until SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+
+from redis.exceptions import RedisError
+
+from contract.blobs import BlobStore
+from contract.catalogue import ModelCard
+from contract.logs import get_logger
+from contract.metrics import WorkerMetrics
+from contract.redis_io import connect
+from ovis_engine import Engine
+from workers.celery_role import run_celery
+from workers.drain import Drain
+from workers.leases import LeaseKeeper
+from workers.liveness import Look, watch_progress
+from workers.media.pool import MediaPool
+from workers.runner import PartRunner
+from workers.settings import WorkerSettings
+
+log = get_logger(__name__)
+
+#: Exit status of a worker that ended itself because it had stalled (EX_TEMPFAIL).
+STALLED_STATUS = 75
+
+
+class ModelServer:
+    """Serves one queue with one engine."""
+
+    def __init__(
+        self,
+        card: ModelCard,
+        worker: str,
+        engine: Engine,
+        media: MediaPool,
+        metrics: WorkerMetrics,
+        settings: WorkerSettings,
+    ) -> None:
+        """Opens nothing but clients; ``worker`` is the name for Celery."""
+        self._card = card
+        self._worker = worker
+        self._engine = engine
+        self._metrics = metrics
+        self._settings = settings
+        self._broker_url = settings.redis_url.get_secret_value()
+        self._client = connect(self._broker_url)
+        identity = f"{worker}@{socket.gethostname()}"
+        self._leases = LeaseKeeper(self._client, card.name, identity, settings.slots)
+        self._drain = Drain(settings.drain_grace_s, self._leases, media)
+        self._runner = PartRunner(
+            client=self._client,
+            blobs=BlobStore(settings),
+            engine=engine,
+            media=media,
+            leases=self._leases,
+            metrics=metrics,
+            card=card,
+            worker=identity,
+            inline_result_bytes=settings.inline_result_bytes,
+        )
+        self._wakeups_taken = 0
+        metrics.leases.set_function(lambda: len(self._leases))
+
+    def serve(self, serving: threading.Event) -> None:
+        """Consume wake-ups until SIGTERM; ``serving`` is set meanwhile.
+
+        Raises:
+            StoreUnavailable: Redis is away at the start.
+        """
+        closing = threading.Event()
+        self._leases.start()
+        looks = {"engine": self._look_at_engine, "wakeups": self._look_at_wakeups}
+        watch = watch_progress(looks, stall_s=self._settings.stall_s, on_stall=_end, closing=closing)
+
+        def on_ready() -> None:
+            serving.set()
+            log.info("worker_ready", slots=self._settings.slots)
+
+        def on_shutdown() -> None:
+            serving.clear()
+            self._drain.run()
+
+        run_celery(
+            broker_url=self._broker_url,
+            queue=self._card.name,
+            name=self._worker,
+            concurrency=self._settings.slots,
+            wake=self._wake,
+            on_ready=on_ready,
+            on_shutdown=on_shutdown,
+            on_second_signal=self._drain.cut_short,
+        )
+        self._drain.cut_short()
+        closing.set()
+        watch.join()
+        self._leases.close()
+
+    def _wake(self) -> str:
+        self._wakeups_taken += 1
+        outcome = "draining" if self._drain.begun else self._runner.run_next()
+        self._metrics.wakeups.labels(outcome).inc()
+        return outcome
+
+    def _look_at_engine(self) -> Look:
+        stats = self._engine.stats()
+        has_work = stats.running + stats.waiting > 0
+        return Look(has_work, (stats.steps, stats.encoded_tiles, stats.output_tokens))
+
+    def _look_at_wakeups(self) -> Look | None:
+        free = len(self._leases) < self._settings.slots and not self._drain.begun
+        try:
+            listed = free and bool(self._client.llen(self._card.name))
+        except RedisError:
+            return None
+        return Look(listed, self._wakeups_taken)
+
+
+def _end(_what: str) -> None:
+    """A worker that stands still can't be trusted to stop in order; its leases run out."""
+    os._exit(STALLED_STATUS)

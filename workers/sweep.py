@@ -1,0 +1,34 @@
+"""Objects that no record knows: inputs whose gateway died before the record, results of tasks purged meanwhile."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import redis
+
+from contract.blobs import BlobStore
+from contract.logs import get_logger
+from contract.store import task_key
+
+log = get_logger(__name__)
+
+
+def sweep_orphans(client: redis.Redis, blobs: BlobStore, *, min_age_s: float) -> int:
+    """Delete stored tasks without a record whose newest object is at least ``min_age_s`` old; reply how many.
+
+    The age keeps uploads that are under way: their record comes after them.
+
+    Raises:
+        BlobsUnavailable: S3 is away.
+        redis.RedisError: Redis is away.
+    """
+    swept = 0
+    for room in ("inputs", "results"):
+        for stored in blobs.list_tasks(room):
+            young = datetime.now(UTC) - stored.newest < timedelta(seconds=min_age_s)
+            if young or client.exists(task_key(stored.task_id)):
+                continue
+            blobs.delete_prefix(f"{room}/{stored.tenant}/{stored.task_id}/")
+            log.info("orphan_swept", task_id=stored.task_id, room=room)
+            swept += 1
+    return swept
