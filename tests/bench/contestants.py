@@ -6,7 +6,7 @@ batching.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -64,7 +64,7 @@ class StaticBatches:
     @torch.inference_mode()
     def _run_batch(self, batch: Sequence[BenchRequest]) -> list[list[int]]:
         side = self._model.config.vision.image_size
-        layouts = [self._prompter.encode(_request(request, side).conversation()) for request in batch]
+        layouts = [self._prompter.encode(as_request(request, side).conversation()) for request in batch]
         rows = self._embed(layouts)
         # pad_sequence pads at the end: the rows go in and come out reversed.
         embeddings = pad_sequence([row.flip(0) for row in rows], batch_first=True).flip(1)
@@ -76,7 +76,6 @@ class StaticBatches:
             max_new_tokens=longest,
             min_new_tokens=longest,
             do_sample=False,
-            eos_token_id=-1,
             pad_token_id=0,
         )
         return [row[: request.output_tokens].tolist() for row, request in zip(generated, batch, strict=True)]
@@ -89,12 +88,12 @@ class StaticBatches:
         visual = iter(encoder(pixels))
         return [self._embed_one(layout, visual) for layout in layouts]
 
-    def _embed_one(self, layout: PromptLayout, visual: object) -> Tensor:
+    def _embed_one(self, layout: PromptLayout, visual: Iterator[Tensor]) -> Tensor:
         text = self._model.language_model.get_input_embeddings()
         rows = []
         for token in layout.token_ids:
             if token == TILE_ATOM:
-                rows.append(next(visual))  # type: ignore[call-overload]
+                rows.append(next(visual))
             elif token < 0:
                 rows.append(self._model.encoder.indicators[IMAGE_START - token].unsqueeze(0))
             else:
@@ -117,10 +116,11 @@ class Ours:
 
     def run(self, requests: Sequence[BenchRequest]) -> list[list[int]]:
         """Submits everything, then waits."""
-        futures = [self.engine.submit(_request(request, self.engine.side)) for request in requests]
+        futures = [self.engine.submit(as_request(request, self.engine.side)) for request in requests]
         return [list(future.result().token_ids) for future in futures]
 
 
-def _request(request: BenchRequest, side: int) -> Request:
+def as_request(request: BenchRequest, side: int) -> Request:
+    """What the engine is asked; tiling is part of the work."""
     tiled = tile_image(request.picture, side=side, max_partition=9)
     return Request(prompt=request.prompt, images=(tiled,), max_new_tokens=request.output_tokens, ignore_eos=True)

@@ -3,14 +3,13 @@
     python vllm_peer.py CHECKPOINT DTYPE eager|compiled
 
 Each input line is JSON ``{"requests": [[picture file, prompt text, output tokens], ...]}``; each output line that
-starts with ``RESULT`` is JSON ``{"seconds": s, "tokens": n}``. Pictures are opened before the clock starts.
+starts with ``RESULT`` is JSON ``{"tokens": [[id, ...], ...]}``.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import time
 from typing import Any
 
 from PIL import Image
@@ -47,10 +46,8 @@ def _answer(model: LLM, requests: list[tuple[str, str, int]]) -> dict[str, Any]:
         SamplingParams(temperature=0, max_tokens=tokens, min_tokens=tokens, ignore_eos=True, detokenize=False)
         for _, _, tokens in requests
     ]
-    started = time.perf_counter()
     outputs = model.generate(prompts, parameters, use_tqdm=False)
-    seconds = time.perf_counter() - started
-    return {"seconds": seconds, "tokens": sum(len(output.outputs[0].token_ids) for output in outputs)}
+    return {"tokens": [list(output.outputs[0].token_ids) for output in outputs]}
 
 
 if __name__ == "__main__":

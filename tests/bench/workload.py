@@ -21,7 +21,7 @@ from tokenizers import AddedToken, Tokenizer
 
 WORKLOAD_FILE = Path(__file__).with_name("workload.json")
 
-#: Its tokenizer is small; the model's other token ids decode to nothing.
+#: Its tokenizer and configuration are the base of the benchmark model's.
 TINY = Path(__file__).parents[1] / "parity" / "models" / "ovis2-tiny"
 
 #: The token that vLLM wants in the vocabulary as a stand-in for visual tokens; ours needs none.
@@ -98,18 +98,25 @@ def write_checkpoint(workload: Workload, directory: Path) -> int:
     _write_json(directory / "config.json", config)
     for name in ("preprocessor_config.json", "vocab.json", "merges.txt"):
         shutil.copy(TINY / name, directory / name)
-    tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
-    tokenizer.add_special_tokens([AddedToken(IMAGE_PAD, special=True)])
-    tokenizer.save(str(directory / "tokenizer.json"))
-    settings = json.loads((TINY / "tokenizer_config.json").read_text(encoding="utf-8"))
-    settings["added_tokens_decoder"][str(tokenizer.token_to_id(IMAGE_PAD))] = {"content": IMAGE_PAD, "special": True}
-    _write_json(directory / "tokenizer_config.json", settings)
+    _write_tokenizer(directory, config["llm_config"]["vocab_size"])
     _write_json(directory / "generation_config.json", {"eos_token_id": config["llm_config"]["eos_token_id"]})
     return sum(tensor.numel() for name, tensor in weights.items() if name != "llm.lm_head.weight")
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
     file.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _write_tokenizer(directory: Path, vocab_size: int) -> None:
+    """The tiny tokenizer with the image pad, and with a word for each further id so that every output has text."""
+    tokenizer = Tokenizer.from_file(str(TINY / "tokenizer.json"))
+    tokenizer.add_special_tokens([AddedToken(IMAGE_PAD, special=True)])
+    content = json.loads(tokenizer.to_str())
+    content["model"]["vocab"] |= {f"\u0120w{index}": index for index in range(tokenizer.get_vocab_size(), vocab_size)}
+    _write_json(directory / "tokenizer.json", content)
+    settings = json.loads((TINY / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings["added_tokens_decoder"][str(tokenizer.token_to_id(IMAGE_PAD))] = {"content": IMAGE_PAD, "special": True}
+    _write_json(directory / "tokenizer_config.json", settings)
 
 
 def _config(workload: Workload) -> dict[str, Any]:

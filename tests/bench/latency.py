@@ -1,0 +1,82 @@
+"""How long a caller waits: first tokens of new and repeated pictures, and steps while a long prompt comes in."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from itertools import pairwise
+
+from ovis_engine.engine import Engine
+from ovis_engine.request import Request
+from tests.bench.contestants import as_request
+from tests.bench.workload import BenchRequest, Workload
+
+#: Series of pictures and prompts that no other measurement uses.
+FIRST_TOKEN_SERIES, STALL_SERIES = 500, 600
+
+
+def repeat_ttft_ratio(engine: Engine, workload: Workload) -> float:
+    """Time to the first token of a question about a known picture, over that of one about a new picture."""
+    latency, prompts = workload.content["latency"], workload.content["prompts"]
+    new, repeated = [], []
+    for index in range(latency["pictures"]):
+        picture = workload.picture(FIRST_TOKEN_SERIES, index)
+        new.append(_first_token_s(engine, BenchRequest(picture, prompts[0], 1)))
+        repeated.append(_first_token_s(engine, BenchRequest(picture, prompts[1], 1)))
+    new_s, repeated_s = statistics.median(new), statistics.median(repeated)
+    print(f"{'first token':<24} new picture {new_s * 1000:.0f} ms, repeated picture {repeated_s * 1000:.0f} ms")
+    return repeated_s / new_s
+
+
+def max_stall_ratio(engine: Engine, workload: Workload) -> float:
+    """Longest wait of any row for its next token while a long prompt comes in, over the median step before."""
+    ratios = [_stall_ratio(engine, workload, trial) for trial in range(workload.content["latency"]["trials"])]
+    return statistics.median(ratios)
+
+
+def _first_token_s(engine: Engine, request: BenchRequest) -> float:
+    ready = as_request(request, engine.side)
+    started = time.perf_counter()
+    engine.submit(ready).result()
+    return time.perf_counter() - started
+
+
+class _TokenTimes:
+    """Notes when each row gets a token. Called on the engine's thread."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.of_row: list[list[float]] = [[] for _ in range(num_rows)]
+        self.all_decoding = threading.Event()
+
+    def note(self, row: int) -> None:
+        self.of_row[row].append(time.perf_counter())
+        # The median needs steps in which nothing but these rows ran.
+        if min(len(times) for times in self.of_row) >= 20:
+            self.all_decoding.set()
+
+
+def _stall_ratio(engine: Engine, workload: Workload, trial: int) -> float:
+    latency, prompts = workload.content["latency"], workload.content["prompts"]
+    times = _TokenTimes(latency["rows"])
+    futures = []
+    for row in range(latency["rows"]):
+        request = Request(
+            prompt=f"{trial} {row} {prompts[row % len(prompts)]}",
+            max_new_tokens=latency["row_output_tokens"],
+            ignore_eos=True,
+        )
+        futures.append(engine.submit(request, on_delta=lambda _, row=row: times.note(row)))
+    times.all_decoding.wait()
+    arrived = time.perf_counter()
+    long_prompt = workload.long_prompt(engine.prompter.tokenizer, STALL_SERIES + trial)
+    engine.submit(Request(prompt=long_prompt, max_new_tokens=1, ignore_eos=True)).result()
+    answered = time.perf_counter()
+    for future in futures:
+        future.result()
+    gaps = [pair for row in times.of_row for pair in pairwise(row)]
+    before = [end - start for start, end in gaps if end < arrived]
+    during = [end - start for start, end in gaps if end > arrived and start < answered]
+    step_s, worst_s = statistics.median(before), max(during)
+    print(f"{'long prompt':<24} median step {step_s * 1000:.0f} ms, worst {worst_s * 1000:.0f} ms")
+    return worst_s / step_s

@@ -1,0 +1,180 @@
+"""Frames of clips, by both readers. The clips are made here; their pictures carry their numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from ovis_engine.errors import DamagedVideoError, NoVideoStreamError, VideoError
+from ovis_engine.video import MoviePyReader, PyAvReader, VideoReader, sample_indices
+
+WIDTH, HEIGHT, BIT = 320, 64, 32
+
+needs_moviepy = pytest.mark.skipif(
+    importlib.util.find_spec("moviepy") is None, reason="moviepy is not installed (make test installs it)"
+)
+READERS = [
+    pytest.param(PyAvReader(), id="PyAV"),
+    pytest.param(MoviePyReader(), id="moviepy", marks=needs_moviepy),
+]
+
+
+def numbered(number: int) -> np.ndarray:
+    """A picture whose ten columns are the bits of its number, white for one."""
+    bits = [(number >> place) & 1 for place in range(WIDTH // BIT)]
+    row = np.repeat(np.array(bits, np.uint8) * 255, BIT)
+    return np.repeat(np.broadcast_to(row, (HEIGHT, WIDTH))[..., None], 3, axis=2)
+
+
+def number_of(picture: Image.Image) -> int:
+    columns = np.asarray(picture)[HEIGHT // 2, BIT // 2 :: BIT, 0]
+    return sum(int(column > 127) << place for place, column in enumerate(columns))
+
+
+def write(
+    file: Path,
+    count: int,
+    *,
+    gop: int = 12,
+    rate: int = 30,
+    b_frames: int = 3,
+    times: Sequence[int] | None = None,
+    rotation: int = 0,
+    codec: str = "libx264",
+) -> Path:
+    """Writes a clip of numbered pictures; ``times`` gives their times in frames, for uneven ones."""
+    options = {"g": str(gop), "sc_threshold": "0", "bf": str(b_frames), "qp": "20"} if codec == "libx264" else {}
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, rate)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(numbered(number)), format="rgb24")
+            frame.pts, frame.time_base = number if times is None else times[number], Fraction(1, rate)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file
+
+
+@pytest.mark.parametrize("module", ["ovis_engine.video", "ovis_engine.video_scan"])
+def test_media_processes_can_import_it_without_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit(bool({{'torch', 'transformers', 'moviepy'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(total=st.integers(0, 100_000), num_frames=st.integers(1, 64))
+def test_indices_rise_within_the_clip_and_are_as_many_as_wanted(total: int, num_frames: int) -> None:
+    indices = list(sample_indices(total, num_frames))
+    assert len(indices) == min(total, num_frames)
+    assert indices == sorted(set(indices))
+    assert all(0 <= index < total for index in indices)
+
+
+def test_indices_are_the_middles_of_equal_stretches() -> None:
+    assert list(sample_indices(24, 12)) == list(range(1, 24, 2))
+    assert list(sample_indices(5, 12)) == [0, 1, 2, 3, 4]
+    assert list(sample_indices(1800, 12)) == list(range(75, 1800, 150))
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("gop", [1, 7, 250])
+@pytest.mark.parametrize("b_frames", [0, 3])
+def test_the_very_frames_are_read(tmp_path: Path, reader: VideoReader, gop: int, b_frames: int) -> None:
+    clip = write(tmp_path / "clip.mp4", 390, gop=gop, b_frames=b_frames)
+    frames = reader.read_frames(clip)
+    assert [number_of(frame) for frame in frames] == list(sample_indices(390))
+    assert {frame.size for frame in frames} == {(WIDTH, HEIGHT)}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("count", [1, 2, 11, 12, 13])
+def test_a_short_clip_gives_all_its_frames(tmp_path: Path, reader: VideoReader, count: int) -> None:
+    clip = write(tmp_path / "clip.mp4", count, rate=25)
+    assert [number_of(frame) for frame in reader.read_frames(clip)] == list(sample_indices(count))
+
+
+@needs_moviepy
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_both_readers_give_equal_pixels(tmp_path: Path, rotation: int, suffix: str) -> None:
+    clip = write(tmp_path / f"clip{suffix}", 130, gop=40, rotation=rotation)
+    ours, theirs = (reader.read_frames(clip) for reader in (PyAvReader(), MoviePyReader()))
+    assert [frame.size for frame in ours] == [frame.size for frame in theirs]
+    assert [frame.tobytes() for frame in ours] == [frame.tobytes() for frame in theirs]
+    assert len(ours) == 12
+
+
+def test_frames_at_uneven_times_are_taken_by_what_is_shown(tmp_path: Path) -> None:
+    # Thirty frames of one second, then one that stands for nine.
+    times = [*range(30), 30, 299]
+    clip = write(tmp_path / "clip.mp4", len(times), times=times, gop=10, b_frames=0)
+    frames = PyAvReader().read_frames(clip, num_frames=10)
+    assert [number_of(frame) for frame in frames][1:-1] == [30] * 8
+    assert number_of(frames[0]) <= 16
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".ts", "libx264"), (".avi", "mpeg4"), (".webm", "libvpx-vp9")])
+def test_other_containers_and_codecs_are_read(tmp_path: Path, suffix: str, codec: str) -> None:
+    clip = write(tmp_path / f"clip{suffix}", 48, codec=codec)
+    found = [number_of(frame) for frame in PyAvReader().read_frames(clip)]
+    assert found == sorted(found)
+    assert all(abs(number - wanted) <= 1 for number, wanted in zip(found, sample_indices(48), strict=True))
+
+
+def write_sound(file: Path) -> Path:
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 8000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_file_of_sound_has_no_video_stream(tmp_path: Path, reader: VideoReader) -> None:
+    with pytest.raises(NoVideoStreamError):
+        reader.read_frames(write_sound(tmp_path / "sound.mp4"))
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("content", [b"", b"\x00" * 4096, b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n"])
+def test_what_is_no_video_is_an_error(tmp_path: Path, reader: VideoReader, content: bytes) -> None:
+    file = tmp_path / "clip.mp4"
+    file.write_bytes(content)
+    with pytest.raises(VideoError):
+        reader.read_frames(file)
+
+
+def test_a_missing_file_is_the_callers_mistake(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="clip"):
+        PyAvReader().read_frames(tmp_path / "clip.mp4")
+
+
+def test_a_clip_that_was_cut_short_is_damaged(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.mp4", 400, gop=12)
+    moved = tmp_path / "moved.mp4"
+    with av.open(str(whole)) as source, av.open(str(moved), "w", options={"movflags": "faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    content = moved.read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DamagedVideoError):
+        PyAvReader().read_frames(cut)
