@@ -102,19 +102,20 @@ def children(pid: int) -> list[int]:
     return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
 
 
+def pins(*pids: int) -> set[bytes]:
+    """What processes have CUDA_VISIBLE_DEVICES set to."""
+    lines = [line for pid in pids for line in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")]
+    return {line for line in lines if line.startswith(b"CUDA_VISIBLE_DEVICES=")}
+
+
 def test_the_supervisor_pins_restarts_and_stops_its_workers(servers: LocalStack, client: redis.Redis) -> None:
     program = "from workers.supervisor import supervise; supervise(['7', '8'], ['io'], metrics_port=0)"
     supervisor = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, **servers.env})
     try:
         until(lambda: len(children(supervisor.pid)) == 2)
         first, second = children(supervisor.pid)
-        pins = {
-            line
-            for pid in (first, second)
-            for line in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            if line.startswith(b"CUDA_VISIBLE_DEVICES=")
-        }
-        assert pins == {b"CUDA_VISIBLE_DEVICES=7", b"CUDA_VISIBLE_DEVICES=8"}
+        # A child has its own environment only once it has become the worker.
+        until(lambda: pins(first, second) == {b"CUDA_VISIBLE_DEVICES=7", b"CUDA_VISIBLE_DEVICES=8"})
         os.kill(first, signal.SIGKILL)
         until(lambda: len(set(children(supervisor.pid)) - {first}) == 2)
         workers = children(supervisor.pid)
