@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise, starmap
+from itertools import islice, pairwise, starmap
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 from transformers.utils import is_flash_attn_2_available
 
+from ovis_engine.decoding_rows import Rows
 from ovis_engine.written_attention import attend_causally, products_pay
 
 #: The library hands out boundaries instead of masks because of the word "flash" in it.
@@ -110,10 +111,17 @@ def packed_attention(
     scoring = Scoring(scaling, softcap, sliding_window)
     if cache is None:
         return _attend(query, key, value, scoring).transpose(1, 2), None
+    rows = Rows.among(kwargs, query) if softcap is None and sliding_window is None else None
     # Writes the new tokens and returns all tokens that some query may see, of all sequences.
     key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)
     output = torch.empty_like(query)
-    for queries, keys in zip(_spans(kwargs["cu_seq_lens_q"]), _spans(kwargs["cu_seq_lens_k"]), strict=True):
+    first, shift = 0, 0
+    if rows is not None:
+        first, shift = rows.count, rows.shift
+        output[:, :, :first] = rows.attend(query[:, :, :first], key, value, scaling)
+    spans = zip(_spans(kwargs["cu_seq_lens_q"]), _spans(kwargs["cu_seq_lens_k"]), strict=True)
+    for queries, keys in islice(spans, first, None):
+        keys = slice(keys.start + shift, keys.stop + shift)
         output[:, :, queries] = _attend(query[:, :, queries], key[:, :, keys], value[:, :, keys], scoring)
     return output.transpose(1, 2), None
 

@@ -26,8 +26,9 @@ from transformers.generation.continuous_batching.requests import (
     RequestState,
     RequestStatus,
 )
-from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING, FIFOScheduler
+from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING
 
+from ovis_engine.chunked_prefill import ChunkingScheduler
 from ovis_engine.row import Row
 from ovis_engine.shaping import shape_logits
 from ovis_engine.turns import FreeTurns, Turns
@@ -80,6 +81,7 @@ class DecodeLoop:
         self._scheduler: _Scheduler = processor.scheduler
         self._scheduler.before_step = before_step
         self._scheduler.on_dropped = self._row_left
+        self._scheduler.limits = limits
         #: Tokens of the KV cache, at least as many as asked for.
         self.cache_tokens: int = self._cache.num_blocks * limits.page_size
         #: Most tokens of one row, prompt and output: less than the whole cache where layers differ in what they keep.
@@ -195,7 +197,7 @@ class _ModelRunner(ModelRunner):  # type: ignore[misc]
         return forward, use_graph and not self.shaper.placed
 
 
-class _Scheduler(FIFOScheduler):  # type: ignore[misc]
+class _Scheduler(ChunkingScheduler):
     """The library's scheduler, which also counts what it does, shows rows their tokens and drops those that end."""
 
     before_step: Callable[[], None]

@@ -144,6 +144,8 @@ class EngineConfig:
         kv_cache_tokens: KV cache capacity in tokens, over all sequences; rounded up to whole pages.
         page_size: Tokens per KV cache page, at least 4; whole pages of equal prompts are shared.
         max_batch_tokens: Most tokens of one step; longer prompts are prefilled in chunks.
+        long_prompt_tokens: Prompts longer than this are prefilled in smaller chunks while rows decode.
+        chunk_tokens: Size of these chunks; None means 48 on a CPU and max_batch_tokens on a GPU.
         visual_pool_rows: Visual tokens kept on the device, over all pictures; rounded down to whole tiles.
         vision_batch_tiles: Most tiles per run of the vision tower; None means 8 on a GPU and 1 on a CPU, where
             tower and decode loop take turns and more tiles at once are no faster.
@@ -156,6 +158,8 @@ class EngineConfig:
     kv_cache_tokens: int = 32768
     page_size: int = 32
     max_batch_tokens: int = 2048
+    long_prompt_tokens: int = 512
+    chunk_tokens: int | None = None
     visual_pool_rows: int = 65536
     vision_batch_tiles: int | None = None
     num_threads: int | None = None
@@ -166,6 +170,8 @@ class EngineConfig:
             "kv_cache_tokens": (self.kv_cache_tokens, 1),
             "page_size": (self.page_size, 4),
             "max_batch_tokens": (self.max_batch_tokens, 1),
+            "long_prompt_tokens": (self.long_prompt_tokens, 1),
+            "chunk_tokens": (1 if self.chunk_tokens is None else self.chunk_tokens, 1),
             "visual_pool_rows": (self.visual_pool_rows, 1),
             "vision_batch_tiles": (1 if self.vision_batch_tiles is None else self.vision_batch_tiles, 1),
             "num_threads": (1 if self.num_threads is None else self.num_threads, 1),

@@ -38,12 +38,16 @@ class LoopLimits:
         page_size: Tokens per block, at least 4.
         max_batch_tokens: Most tokens of one step.
         max_rows: Most rows of one step.
+        long_prompt_tokens: Prompts longer than this come in by chunks while rows decode.
+        chunk_tokens: Most tokens of such a prompt in one step.
     """
 
     num_blocks: int
     page_size: int
     max_batch_tokens: int
     max_rows: int
+    long_prompt_tokens: int = 512
+    chunk_tokens: int = 2048
 
 
 @dataclass(frozen=True)
