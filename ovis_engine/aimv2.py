@@ -64,10 +64,19 @@ class Aimv2Tower(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Maps pixels (n, 3, side, side) to hidden states (n, patches, width), both in the model's dtype."""
         hidden: Tensor = self.patch_proj(pixels).flatten(2).transpose(1, 2)  # (n, patches, width)
-        hidden = self.patch_norm(hidden) + self.position
+        hidden = self.patch_norm(row_major(hidden)) + self.position
         for block in self.blocks:
             hidden = block(hidden)
         return hidden
+
+
+def row_major(hidden: Tensor) -> Tensor:
+    """The same values with each patch's side by side in memory, except in float32.
+
+    Every norm and sum keeps the transposed layout that patches come in, and every linear layer copies it. In float32 it
+    stays as the reference has it, so that sums agree to the last bit.
+    """
+    return hidden if hidden.dtype == torch.float32 else hidden.contiguous()
 
 
 def attend(qkv: Tensor, num_heads: int) -> Tensor:

@@ -1,7 +1,8 @@
 """Attention of all rows that decode, in one call: each has one query and keys of its own length.
 
 The library gathers the keys of a packed batch by an index. Here the decoding rows' part of that index is widened so
-that every row gets as many keys as the longest, and the surplus is hidden. That replaces a call per row.
+that every row gets as many keys as the longest, and the surplus is hidden. Two products then serve all rows; scores are
+rounded to the model's dtype before the softmax, as in the reference's eager attention.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 #: How many times the keys of the rows may grow by making all rows as long as the longest.
 MAX_GROWTH = 1.5
@@ -78,11 +78,17 @@ class Rows:
         """
         _, heads, _, head_dim = query.shape
         key_heads = key.shape[1]
-        folded = query.view(key_heads, heads // key_heads, self.count, head_dim).permute(2, 0, 1, 3)
+        # The gathered layout: all heads of a key side by side, so that nothing is copied here.
         keys, values = (
-            states[0, :, : self.count * self.length].view(key_heads, self.count, self.length, head_dim).transpose(0, 1)
+            states[0, :, : self.count * self.length].transpose(0, 1).reshape(self.count, self.length, -1)
             for states in (key, value)
         )
-        visible = ~self.hidden[:, None, None]
-        attended = scaled_dot_product_attention(folded, keys, values, attn_mask=visible, scale=scale)
-        return attended.permute(1, 2, 0, 3).reshape(1, heads, self.count, head_dim)
+        own = torch.arange(key_heads)
+        # Each query is zero where other heads' keys are: wasted products cost less than taking the heads apart.
+        wide = query.new_zeros(self.count, key_heads, heads // key_heads, key_heads, head_dim)
+        scaled = query[0] * (head_dim**-0.5 if scale is None else scale)
+        wide[:, own, :, own] = scaled.view(key_heads, heads // key_heads, self.count, head_dim).transpose(1, 2)
+        scores = torch.bmm(wide.view(self.count, heads, -1), keys.transpose(1, 2))  # (count, heads, length)
+        weights = scores.masked_fill_(self.hidden[:, None], -torch.inf).softmax(-1)
+        mixed = torch.bmm(weights, values).view_as(wide)[:, own, :, own]  # (key heads, count, group, head_dim)
+        return mixed.transpose(1, 2).reshape(1, heads, self.count, head_dim)

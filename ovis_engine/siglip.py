@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ovis_engine.aimv2 import attend
+from ovis_engine.aimv2 import attend, row_major
 from ovis_engine.config import VisionConfig
 
 
@@ -47,7 +47,7 @@ class SiglipTower(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Maps pixels (n, 3, side, side) to hidden states (n, patches, width), both in the model's dtype."""
         hidden: Tensor = self.patch_proj(pixels).flatten(2).transpose(1, 2)  # (n, patches, width)
-        hidden = hidden + self.position
+        hidden = row_major(hidden) + self.position
         for block in self.blocks:
             hidden = block(hidden)
         return hidden

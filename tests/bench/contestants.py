@@ -1,7 +1,7 @@
 """What is measured against each other: the model card's way of running Ovis, and the engine.
 
-Both use the same tiling, vision tower, visual head and language model, so that a ratio between them is that of the
-batching.
+Both use the same tiling, vision tower and visual head, packed and run by the same code, and the same language model,
+so that a ratio between them is that of how requests are batched and of what that makes of the language model's steps.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ovis_engine.chat import QwenChat
 from ovis_engine.checkpoint import load_model
 from ovis_engine.engine import Engine
+from ovis_engine.packing import pack_linears, packing_pays
 from ovis_engine.prompt import IMAGE_START, TILE_ATOM, Prompter, PromptLayout
 from ovis_engine.request import EngineConfig, Request
 from ovis_engine.tiling import tile_image
@@ -45,6 +46,8 @@ class StaticBatches:
     def __init__(self, checkpoint: Path, dtype: str, batch_size: int) -> None:
         """Loads the model; a batch size of 1 is the model card's one-by-one."""
         self._model = load_model(checkpoint, device=torch.device("cpu"), dtype=getattr(torch, dtype))
+        if packing_pays(self._model.language_model.device, self._model.language_model.dtype):
+            pack_linears(self._model.encoder)
         self._prompter = Prompter.from_checkpoint(checkpoint, QwenChat())
         self._batch_size = batch_size
 

@@ -1,7 +1,7 @@
 """``python -m tests.bench fleet``: the whole path, HTTP to result in S3, against the engine fed directly in process.
 
-Both start from the same encoded files and have the same engine settings. The thread that computes has the first core
-to itself in both, as only one of the two works at a time; everything else, tiling included, shares the others.
+Both start from the same encoded files and have the same engine settings. The engine's threads have the first core to
+themselves in both, as only one of the two works at a time; everything else, tiling included, shares the others.
 """
 
 from __future__ import annotations
@@ -38,8 +38,11 @@ ROWS, KV_CACHE_TOKENS, MAX_BATCH_TOKENS = 16, 32_768, 2_048
 #: Callers at once.
 _THREADS = 8
 
-#: Requests of the warm-up, after which the computing thread is told by its CPU time.
+#: Requests of the warm-up, after which the computing threads are told by their CPU time.
 _WARM_UP = 8
+
+#: Threads of an engine that compute, in turn: the vision tower's and the decode loop's.
+_COMPUTING_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -183,15 +186,15 @@ def compare(workload: Workload, checkpoint: Path, rounds: int) -> tuple[list[Run
 
 
 def share_cores(pids: Sequence[int], cores: Sequence[int]) -> None:
-    """The busiest thread of each of the processes gets the first core; all other threads of ours get the rest."""
+    """The computing threads of each of the processes get the first core; all other threads of ours get the rest."""
     first, rest = cores[0], set(cores[1:]) or set(cores)
     own = psutil.Process()
     for process in [own, *own.children(recursive=True)]:
         for thread in process.threads():
             os.sched_setaffinity(thread.id, rest)
     for pid in pids:
-        busiest = max(psutil.Process(pid).threads(), key=lambda thread: thread.user_time)
-        os.sched_setaffinity(busiest.id, {first})
+        for thread in sorted(psutil.Process(pid).threads(), key=lambda thread: thread.user_time)[-_COMPUTING_THREADS:]:
+            os.sched_setaffinity(thread.id, {first})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

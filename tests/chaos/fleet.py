@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -85,6 +87,12 @@ class ChaosFleet:
         self._closing.set()
         if self._keeper.is_alive():
             self._keeper.join()
+
+    def copy_logs(self, directory: Path) -> None:
+        """Save the log of every part, of all its lives; they go with the stack otherwise."""
+        directory.mkdir(parents=True, exist_ok=True)
+        for part in self.stack.parts.values():
+            shutil.copy(part.log_path, directory)
 
     def is_running(self, part: str) -> bool:
         """Whether the part's process lives."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -30,12 +31,14 @@ class ChaosConfig:
         duration_s: time in which orders come and faults hit.
         seed: of orders, faults and victims.
         settle_s: how long the fleet may take to end what is left.
+        keep_logs: directory that gets every process's log where the audit isn't clean.
     """
 
     tasks: int
     duration_s: float
     seed: int
     settle_s: float = 240.0
+    keep_logs: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Report:
     faults: dict[str, int]
     deaths: Sequence[Death]
     settled_s: float
+
+    @property
+    def clean(self) -> bool:
+        """Whether the audit found nothing and every caller got an answer."""
+        return self.findings.clean and not self.receipts.given_up
 
     def summary(self) -> dict[str, float]:
         """The last line of the output."""
@@ -124,7 +132,10 @@ def run_chaos(config: ChaosConfig) -> Report:
         settled_s = time.monotonic() - started
         findings = Audit(fleet, callers.receipts, monkey.deaths).run()
         hit = {kind: monkey.done[kind] for kind in RATES}
-        return Report(config, findings, callers.receipts, hit, monkey.deaths, settled_s)
+        report = Report(config, findings, callers.receipts, hit, monkey.deaths, settled_s)
+        if config.keep_logs is not None and not report.clean:
+            fleet.copy_logs(config.keep_logs)
+        return report
 
 
 def settle(fleet: ChaosFleet, receipts: Receipts, timeout_s: float) -> None:

@@ -1,13 +1,16 @@
-"""What `ovis_engine.batching` relies on inside transformers. When a new release breaks one of these, read that module
-again before raising the pin."""
+"""What `ovis_engine.batching`, `chunked_prefill` and `decoding_rows` rely on inside transformers. When a new release
+breaks one of these, read those modules again before raising the pin."""
 
 from __future__ import annotations
 
 import inspect
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import transformers
+from torch import Tensor, nn
+from transformers import AttentionInterface
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.generation.continuous_batching import continuous_api
 from transformers.generation.continuous_batching.cache import PagedAttentionCache
@@ -27,7 +30,7 @@ from transformers.generation.continuous_batching.requests import (
 from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING, FIFOScheduler
 from transformers.utils.generic import is_flash_attention_requested
 
-from ovis_engine.attention import PACKED_ATTENTION
+from ovis_engine.attention import PACKED_ATTENTION, packed_attention
 from ovis_engine.batching import DecodeLoop
 from ovis_engine.row import Row
 from ovis_engine.sampling import Sampling
@@ -56,6 +59,10 @@ def test_the_release_is_the_one_that_was_read() -> None:
         (Manager.warmup, ["self"]),
         (Manager.pause, ["self"]),
         (FIFOScheduler.schedule_batch, ["self", "token_budget", "cache_budget"]),
+        (
+            FIFOScheduler._schedule_request,
+            ["self", "state", "request_tokens", "token_budget", "request_ids_to_remove_from_waiting"],
+        ),
         (FIFOScheduler.clear_cancelled_requests, ["self"]),
         (FIFOScheduler.add_waiting_request, ["self", "state"]),
         (continuous_api.OutputRouter.deliver, ["self", "output"]),
@@ -118,6 +125,42 @@ def test_a_scheduler_is_found_by_name() -> None:
 
 def test_an_attention_named_flash_gets_boundaries_instead_of_masks() -> None:
     assert is_flash_attention_requested(requested_attention_implementation=PACKED_ATTENTION)
+
+
+def test_a_scheduler_knows_which_rows_decode() -> None:
+    loop = DecodeLoop(load_tiny().language_model, LIMITS, on_row_end=print, on_exit=print)
+    assert {"active_requests", "waiting_requests"} <= set(vars(loop._scheduler))
+    assert {"status", "initial_tokens"} <= {field.lstrip("_") for field in RequestState.__dataclass_fields__}
+    assert RequestStatus.DECODING != RequestStatus.PREFILLING
+
+
+def test_attention_sees_decoding_rows_first_and_an_index_of_their_keys() -> None:
+    seen: list[tuple[list[int], int, int]] = []
+
+    def look(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, **kwargs: Any) -> Any:
+        queries = kwargs["cu_seq_lens_q"].diff().tolist()
+        if not seen or seen[-1][0] != queries:
+            (ends,) = kwargs["cu_seq_lens_k"].values()
+            (index,) = kwargs["read_index"]
+            seen.append((queries, int(ends[-1]), index.numel()))
+        return packed_attention(module, query, key, value, mask, **kwargs)
+
+    model = load_tiny().language_model
+    AttentionInterface.register(PACKED_ATTENTION, look)
+    ended: list[RowEnd] = []
+    loop = DecodeLoop(model, LIMITS, on_row_end=ended.append, on_exit=print)
+    loop.add(Row("decoding", [5, 6, 7], max_new_tokens=40))
+    loop.start()
+    while loop.usage().output_tokens < 2:
+        pass
+    loop.add(Row("new", list(range(5, 25)), max_new_tokens=2))
+    while len(ended) < 2:
+        loop.flush_prefix_cache()
+    loop.stop()
+    AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+    mixed = [entry for entry in seen if len(entry[0]) == 2 and max(entry[0]) > 1]
+    assert [queries for queries, _, _ in mixed] == [[1, 20]]
+    assert all(num_keys == num_indices for queries, num_keys, num_indices in seen if len(queries) == 2)
 
 
 def test_a_loop_reports_rows_cancellations_and_its_end() -> None:
