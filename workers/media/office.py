@@ -50,13 +50,12 @@ def to_pdf(data: bytes, *, command: str | None, timeout_s: float) -> bytes:
     """
     if command is None:
         raise OfficeUnavailable("Office files need LibreOffice, which is not installed on this server")
-    with tempfile.TemporaryDirectory(prefix="ovis-office-", ignore_cleanup_errors=True) as place:
-        folder = Path(place)
-        _allow_files()
-        try:
-            return _convert(folder, data, command, timeout_s)
-        finally:
-            _forbid_files()
+    _allow_files()
+    try:
+        with tempfile.TemporaryDirectory(prefix="ovis-office-", ignore_cleanup_errors=True) as place:
+            return _convert(Path(place), data, command, timeout_s)
+    finally:
+        _forbid_files()
 
 
 def _convert(folder: Path, data: bytes, command: str, timeout_s: float) -> bytes:
