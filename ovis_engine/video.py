@@ -51,8 +51,8 @@ class Sampling:
         Raises:
             NoVideoFramesError: If the clip has no frame in the stretch.
         """
-        first = int(Fraction(self.start_s) * rate)
-        last = total if self.end_s is None else min(total, ceil(Fraction(self.end_s) * rate))
+        first = int(_exact(self.start_s) * rate)
+        last = total if self.end_s is None else min(total, ceil(_exact(self.end_s) * rate))
         if first >= last:
             end = "its end" if self.end_s is None else f"{self.end_s:g} s"
             raise NoVideoFramesError(f"the clip has no frame from {self.start_s:g} s to {end}")
@@ -215,6 +215,11 @@ def sample_indices(total: int, num_frames: int = NUM_FRAMES) -> Sequence[int]:
     stride = total / num_frames
     # The model card's expression: another order of operations rounds differently.
     return [min(total - 1, int((stride * index + stride * (index + 1)) / 2)) for index in range(num_frames)]
+
+
+def _exact(seconds: float) -> Fraction:
+    """The time that was meant: a tenth is no more than a tenth."""
+    return Fraction(seconds).limit_denominator(1_000_000)
 
 
 def _picture(pixels: UInt8Array) -> Image.Image:

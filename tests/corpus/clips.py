@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
+import tempfile
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -25,10 +27,9 @@ def numbered(number: int) -> np.ndarray:
 
 
 def number_of(pixels: np.ndarray) -> int:
-    """The number of a picture of any size and turned by any quarter."""
-    wide = pixels if pixels.shape[1] > pixels.shape[0] else np.rot90(pixels)
-    bit = wide.shape[1] / (WIDTH // BIT)
-    columns = [wide[wide.shape[0] // 2, int((place + 0.5) * bit), 0] for place in range(WIDTH // BIT)]
+    """The number of an upright picture of any size."""
+    bit = pixels.shape[1] / (WIDTH // BIT)
+    columns = [pixels[pixels.shape[0] // 2, int((place + 0.5) * bit), 0] for place in range(WIDTH // BIT)]
     return sum(int(column > 127) << place for place, column in enumerate(columns))
 
 
@@ -43,21 +44,27 @@ def clip(
     front: bool = False,
 ) -> bytes:
     """A clip of numbered pictures; ``times`` gives their times in frames; ``front`` puts the index first."""
-    options = {"g": "12", "sc_threshold": "0", "qp": "20"} if codec == "libx264" else {}
-    buffer = io.BytesIO()
+    x264 = {"g": "12", "sc_threshold": "0", "qp": "20", "bf": "3" if times is None else "0"}
+    options = x264 if codec == "libx264" else {}
     file_options = {"movflags": "faststart"} if front else {}
-    with av.open(buffer, "w", format=container, options=file_options) as file:
+    # The muxer reads the file again to put the index first: it needs one with a name.
+    with (
+        tempfile.NamedTemporaryFile() as written,
+        av.open(written.name, "w", format=container, options=file_options) as file,
+    ):
         stream = file.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.time_base = Fraction(1, rate)
         if rotation:
             stream.set_display_rotation(rotation)
+        file.start_encoding()
         for number in range(count):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(numbered(number)), format="rgb24")
             frame.pts, frame.time_base = number if times is None else times[number], Fraction(1, rate)
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
-    return buffer.getvalue()
+        file.close()
+        return Path(written.name).read_bytes()
 
 
 def sound() -> bytes:
