@@ -154,9 +154,9 @@ class PyAvReader:
         picker = Picker(choose, lambda frame: keep(_picture(upright(frame))), max_pixels=self._limits.max_pixels)
         try:
             return picker.pick(source)
-        except FileNotFoundError:
-            raise
         except av.error.FFmpegError as exc:
+            if isinstance(exc, FileNotFoundError) and isinstance(source, Path):
+                raise
             raise DamagedVideoError(f"the clip cannot be decoded ({type(exc).__name__})") from exc
 
     def probe(self, source: Source) -> ClipFacts:
@@ -171,9 +171,9 @@ class PyAvReader:
 
         try:
             return ClipFacts(*clip_facts(source, max_pixels=self._limits.max_pixels))
-        except FileNotFoundError:
-            raise
         except av.error.FFmpegError as exc:
+            if isinstance(exc, FileNotFoundError) and isinstance(source, Path):
+                raise
             raise DamagedVideoError(f"the clip cannot be decoded ({type(exc).__name__})") from exc
 
 

@@ -142,7 +142,7 @@ CLIPS: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     "a million frames a second": (lambda: avi_of_rate(1, 1_000_000), {LIMIT}),
     "a frame a month": (lambda: avi_of_rate(2_592_000, 1), {FINE, DAMAGED}),
     "rate of nothing": (lambda: avi_of_rate(0, 0), {FINE, DAMAGED, LIMIT}),
-    "claims 400 hours": (lambda: mp4_that_lasts(0x7FFFFFFF), {DAMAGED}),
+    "claims 400 hours": (lambda: mp4_that_lasts(0x7FFFFFFF), {DAMAGED, FINE}),
     "claims no time": (lambda: mp4_that_lasts(0), {FINE, DAMAGED}),
     "playlist": (lambda: b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n", {NOT_A_VIDEO, NOT_A_DOCUMENT}),
     "concat script": (lambda: b"ffconcat version 1.0\nfile /etc/passwd\n", {NOT_A_VIDEO, NOT_A_DOCUMENT}),
