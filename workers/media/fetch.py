@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from urllib.parse import urljoin
 
 import httpcore
@@ -78,7 +79,7 @@ def fetch(
     """
     deadline = time.monotonic() + timeout_s
     backend = _GuardedBackend(policy) if policy else httpcore.SyncBackend()
-    with httpcore.ConnectionPool(ssl_context=ssl.create_default_context(), network_backend=backend) as pool:
+    with httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool:
         for _ in range(MAX_REDIRECTS + 1):
             if policy:
                 policy.check_url(url)
@@ -94,6 +95,12 @@ def fetch(
                 return _checked(answer, policy, known)
             url = urljoin(url, answer.location)
     raise InputUnavailable(f"more than {MAX_REDIRECTS} redirects")
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Read once a process: the system's certificates take longer than a small page."""
+    return ssl.create_default_context()
 
 
 @dataclass(frozen=True)
