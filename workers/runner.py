@@ -132,7 +132,8 @@ class PartRunner:
         def one(source: UrlInput | ObjectInput) -> TiledImage:
             trusted = isinstance(source, ObjectInput)
             url = self.blobs.presigned_get(source.bucket, source.key) if isinstance(source, ObjectInput) else source.url
-            return self.media.prepare(url, trusted=trusted, side=self.engine.side, max_partition=partition)
+            prepared = self.media.prepare(url, trusted=trusted, side=self.engine.side, max_partition=partition)
+            return prepared.image
 
         inputs = attempt.spec.inputs
         if len(inputs) < 2:

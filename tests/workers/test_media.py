@@ -9,8 +9,6 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -28,50 +26,18 @@ from contract.errors import (
 )
 from ovis_engine.tiling import tile_image
 from tests.corpus.pictures import PICTURES
+from tests.workers.media_web import BODIES, serving
 from workers.media.pool import MediaPool
 from workers.settings import WorkerSettings
 
 ROOT = Path(__file__).parent.parent.parent
 RECEIPT = (ROOT / "examples" / "receipt.png").read_bytes()
-BODIES: dict[str, bytes] = {}
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Serves ``BODIES``, redirects, errors, and bodies that never end."""
-
-    def do_GET(self) -> None:
-        name = self.path.lstrip("/")
-        if name.startswith("to/"):
-            self.send_response(302)
-            self.send_header("Location", name.removeprefix("to/"))
-            self.end_headers()
-        elif name in BODIES:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(BODIES[name])))
-            self.end_headers()
-            self.wfile.write(BODIES[name])
-        elif name == "silent":
-            self.connection.recv(1)  # answers nothing until the client is gone
-        elif name == "endless":
-            self.send_response(200)
-            self.end_headers()
-            with suppress(OSError):
-                while True:
-                    self.wfile.write(b"x" * 65536)
-        else:
-            self.send_error(404)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
 
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with serving() as url:
+        yield url
 
 
 @pytest.fixture
@@ -130,7 +96,7 @@ def prepare(pool: MediaPool, url: str, *, trusted: bool = True) -> object:
 
 def test_tiles_from_a_media_process_equal_those_made_here(pool: MediaPool, web: str) -> None:
     BODIES["receipt"] = RECEIPT
-    there = pool.prepare(f"{web}/receipt", trusted=True, side=336, max_partition=4)
+    there = pool.prepare(f"{web}/receipt", trusted=True, side=336, max_partition=4).image
     here = tile_image(Image.open(io.BytesIO(RECEIPT)), side=336, max_partition=4)
     assert (there.rows, there.cols, there.width, there.height) == (here.rows, here.cols, here.width, here.height)
     assert len(there.tiles) == len(here.tiles)

@@ -1,0 +1,138 @@
+"""How finely a page is rendered, whether it has ink, and in which order names are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image, ImageDraw
+
+from ovis_engine.tiling import choose_grid
+from workers.media.archive import natural_key
+from workers.media.ink import has_ink
+from workers.media.resolution import MAX_DPI, POINTS_PER_INCH, rendered_size
+
+POINTS = st.floats(1e-3, 3e6, allow_nan=False)
+
+
+@given(width=POINTS, height=POINTS, side=st.sampled_from([336, 384, 448]), partition=st.integers(1, 16))
+@settings(max_examples=100, deadline=None)
+def test_no_pixel_is_rendered_that_the_grid_throws_away(width: float, height: float, side: int, partition: int) -> None:
+    cols_px, rows_px = rendered_size(width, height, side=side, max_partition=partition)
+    grid = choose_grid(cols_px, rows_px, side=side, max_partition=partition)
+    assert cols_px <= max(1, grid.cols * side)
+    assert rows_px <= max(1, grid.rows * side)
+    assert cols_px * rows_px <= partition * side * side
+    assert cols_px <= max(1, width / POINTS_PER_INCH * MAX_DPI + 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("size", "partition", "wanted"),
+    [
+        ((595, 842), 1, (316, 448)),
+        ((595, 842), 9, (949, 1344)),
+        ((842, 595), 9, (1344, 949)),
+        ((2_834_646, 2_834_646), 9, (1344, 1344)),
+        ((72, 72), 9, (300, 300)),
+    ],
+)
+def test_pages_fill_their_grid_up_to_the_dots_that_print_has(
+    size: tuple[float, float], partition: int, wanted: tuple[int, int]
+) -> None:
+    assert rendered_size(*size, side=448, max_partition=partition) == wanted
+
+
+def paper(level: int = 250, *, noise: float = 0.0, size: tuple[int, int] = (600, 400), seed: int = 0) -> np.ndarray:
+    rows, cols = size
+    values = level + np.random.default_rng(seed).normal(0, noise, (rows, cols, 3))
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def printed(text: str, ink: tuple[int, int, int], background: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
+    page = Image.new("RGB", (400, 500), background)
+    ImageDraw.Draw(page).text((180, 200), text, fill=ink)
+    return np.asarray(page)
+
+
+@given(
+    level=st.integers(0, 255),
+    noise=st.floats(0, 3),
+    seed=st.integers(0, 1000),
+    rows=st.integers(1, 200),
+    cols=st.integers(1, 200),
+)
+@settings(max_examples=60, deadline=None)
+def test_paper_with_slight_noise_is_blank(level: int, noise: float, seed: int, rows: int, cols: int) -> None:
+    # Tiny pictures are given the benefit of the doubt: a few noisy pixels are a share of them that counts.
+    if rows * cols >= 2000 or noise == 0:
+        assert not has_ink(paper(level, noise=noise, size=(max(rows, 3), max(cols, 3)), seed=seed))
+
+
+@given(pixel=arrays(np.uint8, (3,)), rows=st.integers(1, 80), cols=st.integers(1, 80))
+@settings(max_examples=50, deadline=None)
+def test_paper_of_any_colour_is_blank(pixel: np.ndarray, rows: int, cols: int) -> None:
+    assert not has_ink(np.broadcast_to(pixel, (rows, cols, 3)))
+
+
+def test_unevenly_lit_paper_is_blank() -> None:
+    shade = np.linspace(200, 240, 800)[None, :, None] + np.random.default_rng(1).normal(0, 2, (600, 800, 3))
+    assert not has_ink(shade.astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("ink", "background"),
+    [
+        ((0, 0, 0), (255, 255, 255)),
+        ((225, 225, 225), (255, 255, 255)),
+        ((255, 255, 0), (255, 255, 255)),
+        ((255, 0, 0), (0, 0, 0)),
+        ((40, 40, 40), (0, 0, 0)),
+        ((0, 0, 255), (0, 255, 0)),
+    ],
+)
+def test_print_of_any_colour_is_ink(ink: tuple[int, int, int], background: tuple[int, int, int]) -> None:
+    assert has_ink(printed("Page 7", ink, background))
+
+
+def test_faint_print_on_noisy_paper_is_ink() -> None:
+    page = printed("a faint line of print", (205, 205, 205)).astype(float)
+    noisy = np.clip(page - 5 + np.random.default_rng(2).normal(0, 2.5, page.shape), 0, 255)
+    assert has_ink(noisy.astype(np.uint8))
+
+
+@given(x=st.integers(0, 330), y=st.integers(0, 430), level=st.integers(0, 200))
+@settings(max_examples=40, deadline=None)
+def test_a_word_anywhere_is_ink(x: int, y: int, level: int) -> None:
+    page = Image.new("L", (400, 500), 255)
+    ImageDraw.Draw(page).text((x, y), "word", fill=level)
+    assert has_ink(np.asarray(page.convert("RGB")))
+
+
+def test_photographs_are_ink() -> None:
+    sky = np.broadcast_to(np.linspace(80, 220, 500)[:, None, None], (500, 400, 3)).astype(np.uint8)
+    grain = paper(128, noise=60)
+    assert has_ink(sky)
+    assert has_ink(grain)
+
+
+def test_names_are_in_the_order_that_people_expect() -> None:
+    names = ["b/2.png", "b/10.png", "B/1.png", "a10/1.png", "a9/1.png", "x", "10", "9", "٣"]
+    assert sorted(names, key=natural_key) == [
+        "٣",
+        "9",
+        "10",
+        "a9/1.png",
+        "a10/1.png",
+        "B/1.png",
+        "b/2.png",
+        "b/10.png",
+        "x",
+    ]
+
+
+@given(st.lists(st.text(max_size=8), unique_by=str.casefold))
+def test_any_names_can_be_sorted(names: list[str]) -> None:
+    ordered = sorted(names, key=natural_key)
+    assert sorted(ordered) == sorted(names)
