@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field
 
 from api_gateway.errors import Problem
+from api_gateway.moments import Moment as _Moment
+from api_gateway.moments import moment as _moment
 from api_gateway.records import QueueStats
 from contract.blobs import BlobStore
 from contract.catalogue import ModelCard, TaskKind
 from contract.task import AttemptEnd, Operation, PartResult, TaskRecord, TaskStatus, Usage
-
-
-def _rfc3339(when: datetime) -> str:
-    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
 
 
 class ProgressView(BaseModel):
@@ -49,11 +43,11 @@ class TaskView(BaseModel):
     progress: ProgressView
     run: int = Field(description="1, and one more for every retry")
     attempts: int = Field(description="how often its parts were claimed by a worker")
-    created_at: Moment
-    started_at: Moment | None
-    deadline_at: Moment | None = Field(description="when the present run expires if it hasn't ended")
-    ended_at: Moment | None
-    expires_at: Moment | None = Field(description="when record, inputs and results are purged")
+    created_at: _Moment
+    started_at: _Moment | None
+    deadline_at: _Moment | None = Field(description="when the present run expires if it hasn't ended")
+    ended_at: _Moment | None
+    expires_at: _Moment | None = Field(description="when record, inputs and results are purged")
     usage: Usage | None
     result: ResultView | None
     result_url: str | None
@@ -76,11 +70,11 @@ class TaskView(BaseModel):
             ),
             run=record.run,
             attempts=record.attempts,
-            created_at=moment(record.created_ms),
-            started_at=moment(record.started_ms) if record.started_ms else None,
-            deadline_at=moment(record.deadline_ms) if record.deadline_ms else None,
-            ended_at=moment(record.ended_ms) if record.ended_ms else None,
-            expires_at=moment(record.expires_ms) if record.expires_ms else None,
+            created_at=_moment(record.created_ms),
+            started_at=_moment(record.started_ms) if record.started_ms else None,
+            deadline_at=_moment(record.deadline_ms) if record.deadline_ms else None,
+            ended_at=_moment(record.ended_ms) if record.ended_ms else None,
+            expires_at=_moment(record.expires_ms) if record.expires_ms else None,
             usage=result.usage if result else None,
             result=_result_view(result, blobs) if result else None,
             result_url=f"{task_path(record.id)}/result" if result else None,
@@ -101,14 +95,14 @@ class AttemptView(BaseModel):
 
     attempt: int = Field(description="which one of its run; one that didn't count has the number of the next")
     worker: str
-    started_at: Moment
-    ended_at: Moment
+    started_at: _Moment
+    ended_at: _Moment
     why: str = Field(description="what ended it: an error's code, or words")
 
     @classmethod
     def of(cls, end: AttemptEnd) -> AttemptView:
         """The caller's view of one line of the history."""
-        started, ended = moment(end.started_ms), moment(end.ended_ms)
+        started, ended = _moment(end.started_ms), _moment(end.ended_ms)
         return cls(attempt=end.attempt, worker=end.worker, started_at=started, ended_at=ended, why=end.why)
 
 
@@ -177,8 +171,3 @@ def task_path(task_id: str) -> str:
 
 def _result_view(result: PartResult, blobs: BlobStore) -> ResultView:
     return ResultView(text=result.text, finish_reason=result.finish_reason, location=blobs.location(result.blob_key))
-
-
-def moment(milliseconds: int) -> datetime:
-    """A time by the clock of Redis, as views carry it."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api_gateway.views import Moment, moment
+from api_gateway.moments import Moment, moment
 from contract.webhooks import (
     END_EVENTS,
     Delivery,

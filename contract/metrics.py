@@ -24,6 +24,7 @@ class GatewayMetrics:
         self.tasks_accepted = Counter(
             "ovis_tasks_accepted", "Tasks that were answered with 202", ["model", "kind"], registry=registry
         )
+        self.event_streams = Gauge("ovis_gateway_event_streams", "Event streams that are open", registry=registry)
 
 
 class WorkerMetrics:

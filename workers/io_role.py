@@ -164,6 +164,8 @@ def run_io_role(worker: str, settings: WorkerSettings, *, metrics_host: str, met
     threads = [threading.Thread(target=keeper.keep_house, name="housekeeping", daemon=True)]
     if deliverer.box.usable:
         threads.append(threading.Thread(target=deliverer.deliver, name="webhooks", daemon=True))
+    else:
+        log.warning("webhooks_off", reason="OVIS_WEBHOOK_KEYS is not set")
     for thread in threads:
         thread.start()
 

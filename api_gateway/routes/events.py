@@ -50,8 +50,9 @@ async def _stream(
     """The task's events; where there are none to begin with, its status comes first."""
     if not begins:
         yield _sent(EventBody(kind="status", run=record.run, status=record.status), None)
-    async for event in services.events.follow(record, after):
-        yield _sent(event.body, event.id)
+    with services.metrics.event_streams.track_inprogress():
+        async for event in services.events.follow(record, after):
+            yield _sent(event.body, event.id)
 
 
 def _sent(body: EventBody, event_id: str | None) -> ServerSentEvent:

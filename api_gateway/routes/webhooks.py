@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api_gateway.cursors import read_cursor, write_cursor
 from api_gateway.json_bodies import read_json
+from api_gateway.moments import moment
 from api_gateway.routes.documentation import json_body, problems
 from api_gateway.services import Caller, SharedServices
-from api_gateway.views import moment
 from api_gateway.webhook_views import (
     DeliveryListView,
     DeliveryView,

@@ -28,7 +28,7 @@ for _ = 1, 200 do
     call('HINCRBY', key, 'tries', 1)
     call('ZADD', SENDING, int(now + SENDING_LEASE_MS), id)
     count_sending(receiver, 1)
-    settle(receiver)
+    settle_receiver(receiver)
     local f = call('HMGET', key, 'endpoint', 'url', 'tenant', 'task')
     local owner = f[1] and endpoint_key(f[1]) or ('ovis:hooks:secret:' .. f[3])
     local url = f[1] and call('HGET', owner, 'url') or f[2]

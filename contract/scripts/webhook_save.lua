@@ -20,7 +20,7 @@ if ARGV[7] == '1' then
   call('HSET', key, 'enabled', '1')
   call('HDEL', key, 'disabled_why')
   call('HDEL', health_key(id), 'failures', 'open_until_ms')
-  settle(id)
+  settle_receiver(id)
 elseif ARGV[7] == '0' then
   disable(tenant, id, 'switched off')
 end

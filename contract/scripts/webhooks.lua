@@ -14,7 +14,7 @@ local function due_key(receiver) return 'ovis:hooks:due:' .. receiver end
 local function health_key(receiver) return 'ovis:hooks:health:' .. receiver end
 
 -- The sorted sets must say when the receiver may be called next.
-local function settle(receiver)
+local function settle_receiver(receiver)
   local first = call('ZRANGE', due_key(receiver), 0, 0, 'WITHSCORES')
   local f = call('HMGET', health_key(receiver), 'sending', 'failures', 'open_until_ms')
   local most = tonumber(f[2] or '0') > 0 and 1 or MAX_SENDING
@@ -33,7 +33,7 @@ end
 local function schedule(id, receiver, due_ms)
   call('HSET', delivery_key(id), 'due_ms', int(due_ms))
   call('ZADD', due_key(receiver), int(due_ms), id)
-  settle(receiver)
+  settle_receiver(receiver)
 end
 
 -- One event, or delivery, less that the task's record has to wait for.
@@ -58,7 +58,7 @@ local function end_delivery(id, status, why)
   call('HDEL', key, 'token', 'due_ms')
   call('EXPIRE', key, DELIVERY_LOG_S)
   call('ZREM', due_key(f[2]), id)
-  settle(f[2])
+  settle_receiver(f[2])
   if f[1] and not f[3] then let_go(f[1]) end
 end
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from queue import Queue
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -18,19 +14,7 @@ from contract import store
 from contract.events import append_delta, events_key
 from contract.redis_io import run
 from tests.api_gateway.conftest import KEYS, Fleet, GatewayProcess, wait_until
-
-
-@dataclass(frozen=True)
-class Event:
-    kind: str
-    id: str | None
-    data: Any
-
-
-def parse(block: str) -> Event | None:
-    """One event of a stream; None for a comment."""
-    fields = dict(line.split(": ", 1) for line in block.splitlines() if line and not line.startswith(":"))
-    return Event(fields["event"], fields.get("id"), json.loads(fields["data"])) if fields else None
+from tests.api_gateway.listening import WHOLE, Event, following, parse, seen
 
 
 def submit(api: httpx.Client, body: dict[str, Any]) -> str:
@@ -46,39 +30,6 @@ def read_all(api: httpx.Client, task_id: str, after: str | None = None) -> list[
     answer = api.get(f"/v1/tasks/{task_id}/events", headers=headers)
     assert answer.status_code == 200, answer.text
     return [event for block in answer.text.split("\n\n") if (event := parse(block))]
-
-
-@contextmanager
-def following(api: httpx.Client, task_id: str) -> Iterator[Queue[Event | None]]:
-    """A listener in a thread of its own; None is the end of its stream."""
-    got: Queue[Event | None] = Queue()
-
-    def listen() -> None:
-        with (
-            httpx.Client(base_url=api.base_url, headers=api.headers, timeout=30) as client,
-            client.stream("GET", f"/v1/tasks/{task_id}/events") as answer,
-        ):
-            block = ""
-            for line in answer.iter_lines():
-                block += line + "\n"
-                if not line:
-                    if event := parse(block):
-                        got.put(event)
-                    block = ""
-        got.put(None)
-
-    thread = threading.Thread(target=listen)
-    thread.start()
-    yield got
-    thread.join(30)
-    assert not thread.is_alive()
-
-
-def seen(events: list[Event]) -> list[tuple[str, str]]:
-    return [(event.kind, event.data.get("status") or event.data.get("state") or event.data["text"]) for event in events]
-
-
-WHOLE = [("status", "running"), ("part", "succeeded"), ("status", "succeeded")]
 
 
 def test_a_stream_tells_everything_in_order_and_ends(

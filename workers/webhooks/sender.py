@@ -13,7 +13,7 @@ import httpcore
 from standardwebhooks.webhooks import Webhook
 
 from contract.egress import EgressPolicy
-from contract.errors import FleetError
+from contract.errors import FleetError, InputUnavailable
 from workers.guarded import GuardedBackend
 
 #: Seconds for a whole try, from the connection to the head of the answer.
@@ -72,6 +72,8 @@ class Sender:
         start = time.monotonic()
         try:
             status, retry_after = self._post(url, _headers(message_id, body, secrets), body, start + self._try_s)
+        except InputUnavailable as exc:
+            error, detail = "unreachable", str(exc)
         except FleetError as exc:
             error, detail = exc.code, str(exc)
         except httpcore.TimeoutException:
