@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -100,7 +100,7 @@ class EventHub:
             entries = await self._client.xrange(events_key(task_id), min=f"({after}" if after else "-")
         return [_event(entry) for entry in entries]
 
-    async def follow(self, record: TaskRecord, after: str | None) -> AsyncIterator[TaskEvent]:
+    async def follow(self, record: TaskRecord, after: str | None) -> AsyncGenerator[TaskEvent]:
         """The task's events after an id, or all of them, until its run has ended.
 
         Also ends at a stop, where Redis is away at the beginning, and for a follower who doesn't keep up: it may go on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
@@ -51,8 +52,9 @@ async def _stream(
     if not begins:
         yield _sent(EventBody(kind="status", run=record.run, status=record.status), None)
     with services.metrics.event_streams.track_inprogress():
-        async for event in services.events.follow(record, after):
-            yield _sent(event.body, event.id)
+        async with aclosing(services.events.follow(record, after)) as events:
+            async for event in events:
+                yield _sent(event.body, event.id)
 
 
 def _sent(body: EventBody, event_id: str | None) -> ServerSentEvent:
