@@ -75,7 +75,7 @@ def _serve(app: FastAPI, settings: GatewaySettings, host: str, port: int) -> int
     # uvicorn raises the signal again once it has stopped; that end is a success.
     signal.signal(signal.SIGTERM, _exit)
     try:
-        GatewayServer(config, services.endings.stop).run()
+        GatewayServer(config, services.stop_waiting).run()
     except KeyboardInterrupt:
         return 130
     return 0

@@ -15,17 +15,20 @@ from api_gateway.body_limit import BodyLimit
 from api_gateway.changes import Changes
 from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
+from api_gateway.event_hub import EventHub
 from api_gateway.observation import Observation
 from api_gateway.problems import install_handlers
 from api_gateway.records import Records
-from api_gateway.routes import dead_letters, lists, models, operations, results, tasks
+from api_gateway.routes import dead_letters, events, lists, models, operations, results, tasks, webhooks
 from api_gateway.services import Services
 from api_gateway.settings import GatewaySettings
 from api_gateway.submission import Submitter
+from api_gateway.webhooks import Webhooks
 from contract.blobs import BlobStore
 from contract.metrics import GatewayMetrics
 from contract.redis_io import connect_async
 from contract.tenants import Tenants
+from contract.webhook_secrets import SecretBox
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -48,7 +51,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Observation, metrics=services.metrics)
     install_handlers(app)
-    for module in (tasks, lists, results, dead_letters, models, operations):
+    for module in (tasks, events, lists, results, dead_letters, webhooks, models, operations):
         app.include_router(module.router)
     return app
 
@@ -69,6 +72,8 @@ def _services(settings: GatewaySettings) -> Services:
         changes=Changes(client, records, blobs),
         dead_letters=DeadLetters(client, records),
         endings=Endings(client),
+        events=EventHub(client),
+        webhooks=Webhooks(client, SecretBox(settings.webhook_keys), settings.egress),
         registry=registry,
         metrics=GatewayMetrics(registry),
     )
@@ -77,11 +82,12 @@ def _services(settings: GatewaySettings) -> Services:
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    listening = asyncio.create_task(services.endings.run())
+    listening = {asyncio.create_task(part.run()) for part in (services.endings, services.events)}
     try:
         yield
     finally:
-        listening.cancel()
-        await asyncio.wait({listening})
+        for task in listening:
+            task.cancel()
+        await asyncio.wait(listening)
         await services.submitter.client.aclose()
         services.blobs.close()

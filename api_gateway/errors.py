@@ -22,6 +22,7 @@ HTTP_STATUS: dict[str, int] = {
     "malformed_request": 400,
     "unauthenticated": 401,
     "s3_not_allowed": 403,
+    "webhooks_off": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "result_not_ready": 409,

@@ -13,6 +13,7 @@ from contract.egress import EgressPolicy
 from contract.errors import ContextTooLong, InvalidRequest, S3NotAllowed, UrlNotAllowed
 from contract.task import MAX_IMAGES, OPERATION_PROMPTS, ObjectInput, Operation, TaskSpec, UrlInput
 from contract.tenants import Tenant
+from contract.webhooks import TaskWebhook
 
 #: A bucket's name by S3's rules, then a key.
 _S3_ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([^\x00-\x1f\x7f]{1,1024})")
@@ -29,11 +30,13 @@ class PlannedTask:
         spec: What the workers need, without the inputs.
         inputs: The pictures, in order.
         card: The model.
+        webhook: Who is told of the task, besides the tenant's endpoints.
     """
 
     spec: TaskSpec
     inputs: tuple[UrlInput | ObjectInput | InlineFile, ...]
     card: ModelCard
+    webhook: TaskWebhook | None = None
 
 
 def plan_task(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> PlannedTask:
@@ -46,6 +49,8 @@ def plan_task(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> PlannedTa
     card = _card(request)
     operation = _operation(request)
     inputs = _inputs(body, tenant, egress)
+    if request.webhook is not None:
+        check_hook_url(request.webhook.url, "/webhook/url", egress)
     _check_inputs(request, len(inputs))
     spec = TaskSpec(
         kind=request.kind,
@@ -60,7 +65,19 @@ def plan_task(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> PlannedTa
         metadata=request.metadata,
     )
     _check_size(spec, card, len(inputs))
-    return PlannedTask(spec, inputs, card)
+    return PlannedTask(spec, inputs, card, request.webhook)
+
+
+def check_hook_url(url: str, pointer: str, egress: EgressPolicy) -> None:
+    """Check a webhook's URL as far as it shows without DNS.
+
+    Raises:
+        Refused: It isn't allowed; the error points to ``pointer``.
+    """
+    try:
+        egress.check_url(url)
+    except UrlNotAllowed as exc:
+        raise Refused.at(pointer, exc) from exc
 
 
 def _card(request: TaskRequest) -> ModelCard:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contract.catalogue import TaskKind
 from contract.task import MAX_IMAGES, Operation, Priority, TaskOptions
+from contract.webhooks import TaskWebhook
 
 #: Longest prompt, in characters: longer than any model's context holds of ordinary text.
 MAX_PROMPT_CHARS = 100_000
@@ -57,6 +58,9 @@ class TaskRequest(BaseModel):
     prompt: _Words | None = Field(None, description="overrides the operation's own")
     system: _Words | None = None
     options: TaskOptions = TaskOptions()
+    webhook: TaskWebhook | None = Field(
+        None, description="called when the task ends; signed with the tenant's own secret"
+    )
     priority: Priority = "normal"
     deadline_s: Annotated[int, Field(ge=1, le=MAX_DEADLINE_S)] | None = Field(
         None, description="seconds after which a run of the task that hasn't ended expires; none unless given"

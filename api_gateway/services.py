@@ -13,9 +13,11 @@ from api_gateway.blob_calls import BlobCalls
 from api_gateway.changes import Changes
 from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
+from api_gateway.event_hub import EventHub
 from api_gateway.records import Records
 from api_gateway.settings import GatewaySettings
 from api_gateway.submission import Submitter
+from api_gateway.webhooks import Webhooks
 from contract.errors import Unauthenticated
 from contract.metrics import GatewayMetrics
 from contract.tenants import Tenant, Tenants
@@ -33,8 +35,15 @@ class Services:
     changes: Changes
     dead_letters: DeadLetters
     endings: Endings
+    events: EventHub
+    webhooks: Webhooks
     registry: CollectorRegistry
     metrics: GatewayMetrics
+
+    def stop_waiting(self) -> None:
+        """Let everybody go who only waits for what happens to a task."""
+        self.endings.stop()
+        self.events.stop()
 
 
 def _services(request: Request) -> Services:

@@ -98,6 +98,7 @@ class Submitter:
             weight=tenant.weight,
             tenant_limit=tenant.max_waiting_parts,
             queue_limit=self.queue_max_waiting_parts,
+            webhook=plan.webhook.model_dump_json() if plan.webhook else "",
             size_bytes=size_bytes,
             tenant_bytes_limit=tenant.max_waiting_bytes,
             queue_bytes_limit=self.queue_max_bytes,

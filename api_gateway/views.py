@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field
 
 from api_gateway.errors import Problem
+from api_gateway.moments import Moment as _Moment
+from api_gateway.moments import moment as _moment
 from api_gateway.records import QueueStats
 from contract.blobs import BlobStore
 from contract.catalogue import ModelCard, TaskKind
 from contract.task import AttemptEnd, Operation, PartResult, TaskRecord, TaskStatus, Usage
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-_Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
 
 
 class ProgressView(BaseModel):
@@ -177,7 +171,3 @@ def task_path(task_id: str) -> str:
 
 def _result_view(result: PartResult, blobs: BlobStore) -> ResultView:
     return ResultView(text=result.text, finish_reason=result.finish_reason, location=blobs.location(result.blob_key))
-
-
-def _moment(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -13,6 +13,7 @@
     │   ├── TooLarge                too_large
     │   ├── UnsupportedMedia        unsupported_media
     │   ├── UrlNotAllowed           url_not_allowed
+    │   ├── WebhooksOff             webhooks_off            the operator has set no key for their secrets
     │   ├── S3NotAllowed            s3_not_allowed
     │   ├── InputUnavailable        input_unavailable       the caller's URL or object can't be read
     │   ├── NotAnImage              not_an_image
@@ -160,6 +161,13 @@ class UrlNotAllowed(CallerError):
 
     code = "url_not_allowed"
     title = "URL not allowed"
+
+
+class WebhooksOff(CallerError):
+    """This fleet sends no webhooks: its operator has set no key for their secrets."""
+
+    code = "webhooks_off"
+    title = "Webhooks are off"
 
 
 class S3NotAllowed(CallerError):

@@ -24,6 +24,7 @@ class GatewayMetrics:
         self.tasks_accepted = Counter(
             "ovis_tasks_accepted", "Tasks that were answered with 202", ["model", "kind"], registry=registry
         )
+        self.event_streams = Gauge("ovis_gateway_event_streams", "Event streams that are open", registry=registry)
 
 
 class WorkerMetrics:
@@ -67,3 +68,18 @@ class QueueMetrics:
         self.tasks_purged = Counter("ovis_tasks_purged", "Tasks purged after their retention", registry=registry)
         self.orphans_swept = Counter("ovis_orphans_swept", "Stored tasks without a record, deleted", registry=registry)
         self.reaps = Counter("ovis_reaper_passes", "Looks at the leases", registry=registry)
+
+
+class WebhookMetrics:
+    """What the io workers count of webhooks."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.attempts = Counter("ovis_webhook_attempts", "Tries of deliveries", ["outcome"], registry=registry)
+        self.attempt_seconds = Histogram(
+            "ovis_webhook_attempt_seconds", "Seconds of a try", buckets=SECONDS, registry=registry
+        )
+        self.outbox_events = Gauge("ovis_webhook_outbox_events", "Events that are no deliveries yet", registry=registry)
+        self.outbox_age = Gauge("ovis_webhook_outbox_age_seconds", "Age of the oldest of them", registry=registry)
+        self.receivers_due = Gauge(
+            "ovis_webhook_receivers_due", "Receivers that could be called while all senders are busy", registry=registry
+        )

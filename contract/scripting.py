@@ -26,6 +26,29 @@ MAX_ATTEMPTS = 3
 QUARANTINE_MS = 6_000
 #: Second attempts that share an engine; a third attempt runs alone.
 MAX_SECOND_ATTEMPTS = 4
+#: Events kept per task for those who follow it, token deltas included; the oldest go first.
+MAX_EVENTS = 10_000
+
+#: Seconds that a webhook delivery may take from the event to its last try; the schedule needs 76 hours.
+DELIVERY_LIFE_S = 5 * 86_400
+#: Seconds for which an ended delivery stays in the log.
+DELIVERY_LOG_S = 3 * 86_400
+#: Deliveries that one receiver gets at once; one that failed last gets them one by one.
+MAX_SENDING = 4
+#: How long a delivery is a sender's; above the time of one exchange and a slow look-up of its host.
+SENDING_LEASE_MS = 60_000
+#: Failures in a row after which a receiver rests, how long at first, and how long at most.
+FAILURES_TO_REST = 5
+FIRST_REST_MS = 30_000
+LONGEST_REST_MS = 600_000
+
+#: Constants that the webhook scripts share.
+_WEBHOOK_CONSTANTS = (
+    f"local DELIVERY_LIFE_S = {DELIVERY_LIFE_S}\nlocal DELIVERY_LOG_S = {DELIVERY_LOG_S}\n"
+    f"local MAX_SENDING = {MAX_SENDING}\nlocal SENDING_LEASE_MS = {SENDING_LEASE_MS}\n"
+    f"local FAILURES_TO_REST = {FAILURES_TO_REST}\n"
+    f"local FIRST_REST_MS = {FIRST_REST_MS}\nlocal LONGEST_REST_MS = {LONGEST_REST_MS}\n"
+)
 
 
 @dataclass(frozen=True)
@@ -60,10 +83,14 @@ def load_script(name: str) -> Script:
     constants = (
         f"{flags}local LEASE_MS = {LEASE_MS}\nlocal QUARANTINE_MS = {QUARANTINE_MS}\n"
         f"local MAX_ATTEMPTS = {MAX_ATTEMPTS}\nlocal MAX_SECOND_ATTEMPTS = {MAX_SECOND_ATTEMPTS}\n"
+        f"local MAX_EVENTS = {MAX_EVENTS}\n"
         f"local DEADLINE_ERROR = {_lua_text(late.info().model_dump_json())}\n"
         f"local WAKEUP_MESSAGE = {_lua_text(WAKEUP_MESSAGE)}\n"
         f"local EXHAUSTED_ERROR = {_lua_text(exhausted.info().model_dump_json())}\n"
     )
     folder = resources.files("contract") / "scripts"
-    source = constants + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+    shared = (folder / "prelude.lua").read_text()
+    if name.startswith("webhook_"):
+        shared += _WEBHOOK_CONSTANTS + (folder / "webhooks.lua").read_text()
+    source = constants + shared + (folder / f"{name}.lua").read_text()
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())

@@ -5,10 +5,11 @@ from __future__ import annotations
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contract.egress import EgressPolicy
+from contract.webhook_secrets import SecretBox
 
 Network = IPv4Network | IPv6Network
 
@@ -17,6 +18,14 @@ def _split(value: object) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+def _fernet_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    try:
+        SecretBox(keys)
+    except ValueError:
+        raise ValueError("a key is 32 random bytes in URL-safe base64") from None  # the cause may quote the key
+    return keys
 
 
 class FleetSettings(BaseSettings):
@@ -35,6 +44,17 @@ class FleetSettings(BaseSettings):
     egress_allow_http: bool = Field(False, description="whether input URLs may be plain http")
     egress_allow_cidrs: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = Field(
         (), description="comma-separated networks that input URLs may reach although they are not global"
+    )
+    webhook_keys: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split), AfterValidator(_fernet_keys)] = (
+        Field(
+            (),
+            description="comma-separated keys that signing secrets are encrypted with, newest first; none: no webhooks",
+        )
+    )
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="where callers reach the gateway; links in webhooks begin with it",
     )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="lowest level logged")
 

@@ -9,7 +9,8 @@ key                             type    holds
 ovis:task:<id>                  hash    the record: tenant, queue, status, created_ms, spec (JSON), weight, band,
                                         retention_s, run, attempts, parts_total/done/failed/canceled, started_ms,
                                         ended_ms, expires_ms, stop ("cancel" | "deadline"), deadline_s, deadline_ms,
-                                        bytes, error, part_error, webhook; and per part n: pn:state, pn:attempts,
+                                        bytes, error, part_error, webhook (JSON), hooks (events and
+                                        deliveries that haven't ended); and per part n: pn:state, pn:attempts,
                                         pn:claims, pn:token, pn:cost, pn:result, pn:error, pn:history (a JSON
                                         line per ended attempt)
 ovis:index:<tenant>             zset    the tenant's task ids; ids sort by creation
@@ -38,10 +39,25 @@ ovis:load                       hash    "t:<tenant>" and "q:<queue>" -> bytes of
 ovis:rows:<queue>:<host>        string  rows an engine may run there, lowered after it ran out of memory; an hour
 ovis:swept                      string  stands while the last sweep for orphans is recent
 ovis:lock:purge                 string  held by the io worker that purges
-ovis:outbox                     list    webhook events to deliver, one per run of a task that has a webhook
+ovis:outbox                     list    webhook events that are no deliveries yet (JSON)
+ovis:delivery:<id>              hash    a webhook delivery: tenant, receiver, endpoint or url, task, type, event (JSON),
+                                        status, tries, created_ms, due_ms, ended_ms, give_up_ms, token, body, why, and
+                                        log (a JSON line per attempt); three days after its end it goes
+ovis:deliveries:<tenant>        zset    the tenant's delivery ids; ids sort by time
+ovis:hooks:endpoint:<id>        hash    tenant, url, events (JSON), enabled, description, created_ms, disabled_why, and
+                                        secret, old_secret (both encrypted), old_until_ms
+ovis:hooks:endpoints:<tenant>   zset    the tenant's endpoint ids; ids sort by creation
+ovis:hooks:on:<tenant>:<type>   set     enabled endpoints that want such events
+ovis:hooks:secret:<tenant>      hash    the secret for the webhooks that tasks name themselves; fields as an endpoint's
+ovis:hooks:receivers            zset    receivers with deliveries to send, by the time at which they may be called
+ovis:hooks:due:<receiver>       zset    deliveries that wait for the receiver, by the time they are due
+ovis:hooks:health:<receiver>    hash    sending, failures (in a row), open_until_ms (it rests until then)
+ovis:hooks:sending              zset    deliveries under way, by the time at which their sender counts as lost
+ovis:events:<id>                stream  what happened to a task, for those who follow it
 ovis:wakeups                    string  counter behind the wake-ups' tags
 <queue>                         list    Celery's wake-ups
-channels                                ovis:ended (a task's id), ovis:stop (a task's id)
+channels                                ovis:ended (a task's id), ovis:stop (a task's id), ovis:events:<id> (news in the
+                                        stream of that name)
 ==============================  ======  ===================================================================
 """
 

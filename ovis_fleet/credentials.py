@@ -1,5 +1,6 @@
 """The secrets of a local stack: generated once per data directory."""
 
+import base64
 import json
 import secrets
 from dataclasses import dataclass, field
@@ -28,16 +29,18 @@ class StackSecrets:
     Attributes:
         api_key: the default tenant's.
         s3: what gateway, workers and the S3 server share.
+        webhook_key: what gateway and io workers encrypt signing secrets with.
     """
 
     api_key: str = field(repr=False)
     s3: S3Credentials
+    webhook_key: str = field(repr=False)
 
     @classmethod
     def generate(cls) -> "StackSecrets":
         """Makes new random secrets."""
         s3 = S3Credentials(secrets.token_hex(10).upper(), secrets.token_urlsafe(30))
-        return cls(api_key=f"sk-{secrets.token_urlsafe(32)}", s3=s3)
+        return cls(api_key=f"sk-{secrets.token_urlsafe(32)}", s3=s3, webhook_key=_new_webhook_key())
 
     @classmethod
     def kept_in(cls, path: Path) -> "StackSecrets":
@@ -54,7 +57,16 @@ class StackSecrets:
                 "api_key": made.api_key,
                 "s3_access_key_id": made.s3.access_key_id,
                 "s3_secret_access_key": made.s3.secret_access_key,
+                "webhook_key": made.webhook_key,
             }
             write_private(path, json.dumps(document, indent=2) + "\n")
             return made
-        return cls(kept["api_key"], S3Credentials(kept["s3_access_key_id"], kept["s3_secret_access_key"]))
+        if "webhook_key" not in kept:  # kept by a version without webhooks
+            kept["webhook_key"] = _new_webhook_key()
+            write_private(path, json.dumps(kept, indent=2) + "\n")
+        s3 = S3Credentials(kept["s3_access_key_id"], kept["s3_secret_access_key"])
+        return cls(kept["api_key"], s3, kept["webhook_key"])
+
+
+def _new_webhook_key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()

@@ -110,7 +110,7 @@ class LocalStack:
             secrets = StackSecrets.kept_in(self.data_dir / "secrets.json")
             self.api_key = secrets.api_key
             self.s3_credentials: S3Credentials = secrets.s3
-            self.env = self._settings()
+            self.env = self._settings(secrets.webhook_key)
             wanted = [name for name in ALL_PARTS if name in self.config.parts]
             self._group.add([self._server(name) for name in wanted if name in _SERVERS])
             self._group.add([self._role(name) for name in wanted if name not in _SERVERS])
@@ -196,7 +196,7 @@ class LocalStack:
         """Stops the stack."""
         self.stop()
 
-    def _settings(self) -> dict[str, str]:
+    def _settings(self, webhook_key: str) -> dict[str, str]:
         tenants_path = self.data_dir / "tenants.json"
         write_private(tenants_path, roles.tenants_document(self.api_key, self.bucket))
         return {
@@ -206,6 +206,8 @@ class LocalStack:
             "OVIS_S3_ACCESS_KEY_ID": self.s3_credentials.access_key_id,
             "OVIS_S3_SECRET_ACCESS_KEY": self.s3_credentials.secret_access_key,
             "OVIS_TENANTS_FILE": str(tenants_path),
+            "OVIS_WEBHOOK_KEYS": webhook_key,
+            "OVIS_PUBLIC_URL": self.url,
             **self.config.extra_env,
         }
 

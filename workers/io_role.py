@@ -1,4 +1,4 @@
-"""The ``io`` role: takes back expired leases, tops up wake-ups, purges what is past its retention.
+"""The ``io`` role: takes back expired leases, tops up wake-ups, purges what is past its retention, sends webhooks.
 
 Any number may run: the scripts are atomic, so several reapers only look more often. A wake-up on the queue ``io``
 asks for a look at once.
@@ -19,13 +19,16 @@ from contract import store
 from contract.blobs import BlobStore
 from contract.errors import FleetError
 from contract.logs import get_logger
-from contract.metrics import QueueMetrics
+from contract.metrics import QueueMetrics, WebhookMetrics
 from contract.redis_io import connect, run
 from contract.scripting import REAP_S
+from contract.webhook_secrets import SecretBox
 from workers.celery_role import run_celery
 from workers.observe import serve_observability
 from workers.settings import WorkerSettings
 from workers.sweep import sweep_orphans
+from workers.webhooks.deliverer import Deliverer
+from workers.webhooks.sender import Sender
 
 log = get_logger(__name__)
 
@@ -37,6 +40,9 @@ _PURGE_BATCH = 100
 
 #: Seconds for which one io worker may purge alone.
 _PURGE_LOCK_S = 60.0
+
+#: Milliseconds after which a task whose webhooks haven't all ended is looked at again.
+_PURGE_LATER_MS = 60_000
 
 #: Seconds without a pass after which the process counts as dead. A pass waits for a Redis or S3 that is away.
 _SILENT_S = 90.0
@@ -118,7 +124,10 @@ class Housekeeper:
         now_ms = seconds * 1000 + micros // 1000
         due = self.client.zrangebyscore(store.RETENTION_KEY, "-inf", now_ms, start=0, num=_PURGE_BATCH)
         for task_id in map(str, due):
-            self._purge_task(task_id)
+            if self.client.hexists(store.task_key(task_id), "hooks"):  # a record outlives its deliveries
+                self.client.zadd(store.RETENTION_KEY, {task_id: now_ms + _PURGE_LATER_MS}, xx=True)
+            else:
+                self._purge_task(task_id)
 
     def _sweep(self) -> None:
         """Once per interval over all io workers: whoever sets the mark does it."""
@@ -151,8 +160,14 @@ def run_io_role(worker: str, settings: WorkerSettings, *, metrics_host: str, met
     close_observability = serve_observability(
         registry, host=metrics_host, port=metrics_port, ready=ready.is_set, alive=keeper.alive
     )
-    thread = threading.Thread(target=keeper.keep_house, name="housekeeping", daemon=True)
-    thread.start()
+    deliverer = _deliverer(settings, registry)
+    threads = [threading.Thread(target=keeper.keep_house, name="housekeeping", daemon=True)]
+    if deliverer.box.usable:
+        threads.append(threading.Thread(target=deliverer.deliver, name="webhooks", daemon=True))
+    else:
+        log.warning("webhooks_off", reason="OVIS_WEBHOOK_KEYS is not set")
+    for thread in threads:
+        thread.start()
 
     def wake() -> str:
         keeper.one_pass()
@@ -162,6 +177,10 @@ def run_io_role(worker: str, settings: WorkerSettings, *, metrics_host: str, met
         ready.set()
         log.info("worker_ready")
 
+    def close() -> None:
+        keeper.close()
+        deliverer.close()
+
     try:
         run_celery(
             broker_url=broker_url,
@@ -170,10 +189,23 @@ def run_io_role(worker: str, settings: WorkerSettings, *, metrics_host: str, met
             concurrency=1,
             wake=wake,
             on_ready=on_ready,
-            on_shutdown=keeper.close,
+            on_shutdown=close,
         )
     finally:
-        keeper.close()
-        thread.join()
+        close()
+        for thread in threads:
+            thread.join()
         close_observability()
     log.info("worker_stopped")
+
+
+def _deliverer(settings: WorkerSettings, registry: CollectorRegistry) -> Deliverer:
+    """The sender of webhooks, with a client of its own: its tries must not wait for housekeeping."""
+    return Deliverer(
+        connect(settings.redis_url.get_secret_value()),
+        Sender(settings.egress, settings.webhook_timeout_s),
+        SecretBox(settings.webhook_keys),
+        WebhookMetrics(registry),
+        concurrency=settings.webhook_concurrency,
+        public_url=settings.public_url or "",
+    )

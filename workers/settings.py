@@ -34,6 +34,10 @@ class WorkerSettings(FleetSettings):
     orphan_age_s: float = Field(
         3600.0, ge=0, description="age from which an object without a record is deleted; above the longest upload"
     )
+    webhook_concurrency: int = Field(16, ge=1, le=256, description="webhook deliveries that an io worker sends at once")
+    webhook_timeout_s: float = Field(
+        20.0, gt=0, le=30, description="how long a receiver may take to answer a webhook delivery"
+    )
     media_processes: int = Field(2, ge=1, le=64, description="processes that fetch and decode")
     media_jobs_per_process: int = Field(500, ge=1, description="jobs after which a media process is replaced")
     media_timeout_s: float = Field(60.0, gt=0, le=3600, description="wall time of one job, fetching included")

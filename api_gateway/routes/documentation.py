@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from api_gateway.errors import Problem
 from api_gateway.requests import TaskRequest
 
@@ -41,6 +43,13 @@ def task_body() -> dict[str, Any]:
         "multipart/form-data": {"schema": multipart, "encoding": {"task": {"contentType": "application/json"}}},
     }
     return {"requestBody": {"required": True, "content": content}}
+
+
+def json_body(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """The ``requestBody`` of a route that reads ``model`` by hand."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    flat = _inlined(schema, schema.pop("$defs", {}))
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": flat}}}}
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:

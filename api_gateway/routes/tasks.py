@@ -45,6 +45,8 @@ async def submit_task(request: Request, tenant: Caller, services: SharedServices
     key = _idempotency_key(request)
     body = await read_body(request)
     plan = plan_task(body, tenant, services.settings.egress)
+    if plan.webhook is not None:
+        services.webhooks.check_on("/webhook")
     accepted = await services.submitter.submit(plan, tenant, key, body.hash() if key else "-")
     if accepted.created:
         services.metrics.tasks_accepted.labels(plan.spec.model, plan.spec.kind).inc()

@@ -29,7 +29,7 @@ local function start(id, part, before)
   local used = call('HINCRBY', key, p .. ':attempts', 1)
   call('HINCRBY', key, 'attempts', 1)
   local claims = call('HINCRBY', key, p .. ':claims', 1)
-  if f[3] == 'queued' then call('HSET', key, 'status', 'running') end
+  if f[3] == 'queued' then set_status(id, 'running') end
   call('HSETNX', key, 'started_ms', int(now))
   local a = { queue = queue, tenant = tenant, task = id, part = part, worker = worker, cost = cost, weight = weight,
     number = used, claims = claims, kind = math.min(used, 3), started_ms = now, queued_ms = now - tonumber(f[4]) }

@@ -101,6 +101,35 @@ local function dequeue(queue, tenant, id, part)
   call('ZREM', queue_key(queue, 'delayed'), member)
 end
 
+-- Events --------------------------------------------------------------------------------------------------------
+
+-- Tell those who follow the task (see contract/events.py); the stream lives until the task is purged.
+local function tell(id, event)
+  local stream = 'ovis:events:' .. id
+  event.run = number(task_key(id), 'run')
+  call('XADD', stream, 'MAXLEN', '~', MAX_EVENTS, '*', 'event', cjson.encode(event))
+  call('PUBLISH', stream, '')
+end
+
+local function set_status(id, status)
+  call('HSET', task_key(id), 'status', status)
+  tell(id, { kind = 'status', status = status })
+end
+
+-- Owe a webhook event to whoever wants it: the task's own webhook, or an endpoint of its tenant (see webhooks.lua). The
+-- entry holds what a retry of the task would change before the event is delivered.
+local function owe(id, type, part)
+  local key = task_key(id)
+  local f = call('HMGET', key, 'webhook', 'tenant', 'run', 'status', 'error', 'parts_total', 'parts_done',
+    'parts_failed', 'started_ms')
+  local own = f[1] and string.find(f[1], '"' .. type .. '"', 1, true)
+  if not own and call('EXISTS', 'ovis:hooks:on:' .. f[2] .. ':' .. type) == 0 then return end
+  call('HINCRBY', key, 'hooks', 1)
+  call('RPUSH', 'ovis:outbox', cjson.encode({ task = id, type = type, part = part, run = tonumber(f[3]), status = f[4],
+    error = f[5] or nil, parts_total = tonumber(f[6]), parts_done = tonumber(f[7]), parts_failed = tonumber(f[8]),
+    started_ms = tonumber(f[9] or '0'), at_ms = now_ms() }))
+end
+
 -- Ends ----------------------------------------------------------------------------------------------------------
 
 local ENDED = { succeeded = true, failed = true, canceled = true, expired = true }
@@ -133,10 +162,8 @@ local function end_task(id, status, error)
   call('ZREM', 'ovis:deadlines', id)
   add_load(key, -1)
   if error == EXHAUSTED_ERROR then call('ZADD', 'ovis:dead:' .. call('HGET', key, 'tenant'), int(now), id) end
-  if call('HEXISTS', key, 'webhook') == 1 then
-    call('RPUSH', 'ovis:outbox', cjson.encode({
-      task = id, run = number(key, 'run'), status = status, ended_ms = now }))
-  end
+  owe(id, 'task.' .. status)
+  tell(id, { kind = 'status', status = status })
   call('PUBLISH', 'ovis:ended', id)
 end
 
@@ -162,6 +189,8 @@ local function end_part(id, part, state, error)
     call('HSETNX', key, 'part_error', error)
   end
   call('HINCRBY', key, COUNTERS[state], 1)
+  tell(id, { kind = 'part', part = tonumber(part), state = state })
+  if state == 'succeeded' then owe(id, 'task.part.succeeded', tonumber(part)) end
   end_task_if_last(id)
 end
 
@@ -213,7 +242,7 @@ local function give_back(a, why, counts, delay_ms)
     return 'exhausted'
   end
   call('HSET', key, p .. ':state', 'waiting')
-  if call('HGET', key, 'parts_total') == '1' then call('HSET', key, 'status', 'queued') end
+  if call('HGET', key, 'parts_total') == '1' then set_status(a.task, 'queued') end
   if delay_ms > 0 then
     call('ZADD', queue_key(a.queue, 'delayed'), int(now_ms() + delay_ms), a.task .. '/' .. a.part)
   else
@@ -229,7 +258,7 @@ local function stop_task(id, why)
   local f = call('HMGET', key, 'tenant', 'status', 'queue', 'parts_total')
   if f[2] ~= 'queued' and f[2] ~= 'running' then return f[2] end
   call('HSET', key, 'stop', why)
-  if f[2] == 'running' and why == 'cancel' then call('HSET', key, 'status', 'canceling') end
+  if f[2] == 'running' and why == 'cancel' then set_status(id, 'canceling') end
   local running = false
   for part = 0, tonumber(f[4]) - 1 do
     local state = call('HGET', key, 'p' .. part .. ':state')

@@ -8,8 +8,9 @@ if f[1] ~= tenant then return 'missing' end
 if f[2] ~= 'failed' then return f[2] end
 local now = now_ms()
 if tonumber(f[6]) <= now then return 'gone' end
-call('HSET', key, 'status', 'queued', 'parts_failed', 0, 'parts_canceled', 0)
+call('HSET', key, 'parts_failed', 0, 'parts_canceled', 0)
 call('HINCRBY', key, 'run', 1)
+set_status(id, 'queued')
 call('HDEL', key, 'error', 'part_error', 'stop', 'started_ms', 'ended_ms', 'expires_ms')
 call('ZREM', 'ovis:retention', id)
 call('ZREM', 'ovis:dead:' .. tenant, id)

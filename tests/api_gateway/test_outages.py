@@ -18,6 +18,7 @@ import pytest
 from ovis_fleet.process import ManagedProcess
 from ovis_fleet.stack import LocalStack, StackConfig
 from tests.api_gateway.conftest import PNG, Fleet, wait_until
+from tests.api_gateway.listening import WHOLE, following, seen
 
 #: What counts as quick: the client's own patience is longer.
 QUICK_S = 6.0
@@ -125,6 +126,16 @@ def test_long_poll_outlives_a_restart_of_redis(shaken: Fleet, text_task: dict[st
     poll.join(10)
 
     assert (polled[0].status_code, polled[0].json()["status"]) == (200, "succeeded")
+
+
+def test_event_stream_outlives_a_restart_of_redis(shaken: Fleet, text_task: dict[str, Any]) -> None:
+    task_id = shaken.caller().post("/v1/tasks", json=text_task).json()["id"]
+    with following(shaken.caller(), task_id) as got:
+        assert got.get(timeout=10).data["status"] == "queued"
+        shaken.stack.kill_part("valkey")
+        shaken.stack.start_part("valkey")
+        shaken.succeed(shaken.claim())
+        assert seen(list(iter(lambda: got.get(timeout=20), None))) == WHOLE
 
 
 def test_long_poll_outlives_a_redis_that_hangs(shaken: Fleet, text_task: dict[str, Any]) -> None:

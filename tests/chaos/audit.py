@@ -163,13 +163,20 @@ class Audit:
         left += [f"media process {pid} outlived its worker" for pid in self._fleet.orphaned_media()]
 
     def _check_outbox(self, records: Mapping[str, Mapping[str, str]]) -> None:
-        entries = self._fleet.patiently(lambda: self._fleet.client.lrange("ovis:outbox", 0, -1))
-        events = Counter((event["task"], int(event["run"])) for event in map(json.loads, entries))
+        events = Counter(self._events())
         ended = {task for task, record in records.items() if record and TaskStatus(record["status"]).ended}
         owed = {(task, int(records[task]["run"])) for task in self._receipts.webhooks & ended}
         self.findings.outbox += [f"{task} run {run}: no event" for task, run in owed - set(events)]
         self.findings.outbox += [f"{task} run {run}: an event too many" for task, run in set(events) - owed]
         self.findings.outbox += [f"{event}: {count} events" for event, count in events.items() if count > 1]
+
+    def _events(self) -> list[tuple[str, int]]:
+        """Task and run of every event: in the outbox still, or a delivery already."""
+        client = self._fleet.client
+        texts = self._fleet.patiently(lambda: client.lrange("ovis:outbox", 0, -1))
+        for key in self._fleet.patiently(lambda: list(client.scan_iter("ovis:delivery:*"))):
+            texts.append(self._fleet.patiently(lambda key=key: client.hget(key, "event")))
+        return [(event["task"], int(event["run"])) for event in map(json.loads, texts)]
 
     def _check_objects(self) -> None:
         self.findings.orphans = len(self._orphans())

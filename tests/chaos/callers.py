@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from contract.store import task_key
+from contract.webhooks import TaskWebhook
 from tests.chaos.fleet import ChaosFleet
 from tests.chaos.menu import Dish
 
@@ -29,7 +30,7 @@ _WEBHOOK_SHARE, _CANCEL_SHARE = 0.3, 0.25
 #: Longest time between a 202 and its cancel, in seconds.
 _LONGEST_HESITATION_S = 2.5
 
-#: Gives a task that hasn't ended a webhook. No delivery is wanted here, only the outbox entry that its end owes.
+#: Gives a task that hasn't ended a webhook. Nobody receives it: what counts is the event that its end owes.
 _GIVE_WEBHOOK = """
 local status = redis.call('HGET', KEYS[1], 'status')
 if status ~= 'queued' and status ~= 'running' and status ~= 'canceling' then return 0 end
@@ -124,9 +125,9 @@ class Callers:
             self._cancel(task)
 
     def _give_webhook(self, task: str) -> None:
-        url = "https://example.invalid/hook"
+        webhook = TaskWebhook(url="https://example.invalid/hook").model_dump_json()
         call = self._fleet.client.register_script(_GIVE_WEBHOOK)
-        if self._fleet.patiently(lambda: call([task_key(task)], [url])):
+        if self._fleet.patiently(lambda: call([task_key(task)], [webhook])):
             with self.receipts.lock:
                 self.receipts.webhooks.add(task)
 

@@ -15,9 +15,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from contract import store
 from contract.redis_io import run
 from contract.task import Attempt, TaskSpec, TaskStatus
+from contract.webhooks import TaskWebhook
 from tests.contract.queue_state import QueueState, check, outbox
 
 QUEUE = "ovis2-reader"
+WEBHOOK = TaskWebhook(url="https://example.org/hook").model_dump_json()
 TENANTS = ("acme", "bolt", "core")
 
 #: Which task, token or lease a rule means: an index into however many there are.
@@ -65,7 +67,7 @@ class CallersMachine(RuleBasedStateMachine):
         parts=st.integers(1, 3),
         priority=st.sampled_from(("high", "normal", "low")),
         deadline_s=st.sampled_from((None, 3600)),
-        webhook=st.sampled_from(("", "https://example.org/hook")),
+        webhook=st.sampled_from(("", WEBHOOK)),
         key=st.sampled_from(("", "", "order-1", "order-2")),
         body=st.sampled_from(("aa", "bb")),
         size_bytes=st.sampled_from((0, 7, 1000)),

@@ -38,6 +38,44 @@ HTTP = EgressPolicy(allow_http=True)
         "https://[64:ff9b::a9fe:a9fe]/",
         "https://[2002:7f00:1::]/",
         "https://user:secret@example.com/",
+        "https://@example.com/",
+        "https://example.com\\@127.0.0.1/",
+        "https://127.0.0.1./",
+        "https://0x7f.1/",
+        "https://017700000001/",
+        "https://0/",
+        "https://192.168.257/",
+        "https://[::]/",
+        "https://[::127.0.0.1]/",
+        "https://[::ffff:7f00:1]/",
+        "https://[::ffff:0:127.0.0.1]/",
+        "https://[64:ff9b:1::7f00:1]/",
+        "https://[2001:0:7f00:1::]/",
+        "https://[fec0::1]/",
+        "https://[ff02::1]/",
+        "https://[3fff::1]/",
+        "https://168.63.129.16/",
+        "https://192.88.99.1/",
+        "https://198.18.0.1/",
+        "https://255.255.255.255/",
+        "https://240.0.0.1/",
+        "https://100.100.100.200/",
+        "https://printer.local/",
+        "https://localhost.localdomain/",
+        "https://\uff11\uff12\uff17.\uff10.\uff10.\uff11/",
+        "https://ⓔxample.com/",
+        "https://exam ple.com/",
+        "https://example.com\t/",
+        "\thttps://example.com/",
+        "https://exa\nmple.com/",
+        "https://example..com/",
+        "https://-example.com/",
+        "https://exa%6dple.com/",
+        f"https://{'a' * 64}.com/",
+        f"https://{'a.' * 127}com/",
+        "https://example.com:22/",
+        "https://example.com:25/",
+        "https://example.com:0/",
         "https:///x",
         "https://example.com:99999/",
         "file:///etc/passwd",
@@ -54,7 +92,17 @@ def test_a_forbidden_url_is_refused(url: str) -> None:
         HTTP.check_url(url)
 
 
-@pytest.mark.parametrize("url", ["https://example.com/a.png", "https://8.8.8.8/x", "https://[2606:4700::1111]:8443/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/a.png",
+        "https://8.8.8.8/x",
+        "https://[2606:4700::1111]:8443/",
+        "https://xn--bcher-kva.example/",
+        "https://example.com./",
+        "https://a_b.example/",
+    ],
+)
 def test_a_public_https_url_is_allowed(url: str) -> None:
     STRICT.check_url(url)
 

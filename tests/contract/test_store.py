@@ -22,8 +22,10 @@ from contract.task import (
     Usage,
     new_task_id,
 )
+from contract.webhooks import TaskWebhook
 
 QUEUE = "ovis2-reader"
+WEBHOOK = TaskWebhook(url="https://example.com/hook").model_dump_json()
 USAGE = Usage(visual_tokens=576, output_tokens=24)
 RESULT = PartResult(text="hello", finish_reason="stop", blob_key="results/x", usage=USAGE)
 
@@ -308,7 +310,7 @@ def test_silent_workers_are_forgotten(client: redis.Redis) -> None:
 
 
 def test_a_task_with_a_webhook_leaves_one_outbox_entry_when_it_ends(client: redis.Redis) -> None:
-    task_id = submit(client, webhook="https://example.com/hook")
+    task_id = submit(client, webhook=WEBHOOK)
     attempt = claimed(client)
     assert client.llen("ovis:outbox") == 0
     command = store.finish(attempt, "succeeded", result=RESULT)
@@ -461,7 +463,7 @@ def test_a_deadline_ends_queued_work_at_once_and_running_work_when_it_is_freed(c
 
 
 def test_a_dead_letter_runs_again_when_it_is_retried(client: redis.Redis) -> None:
-    task_id = submit(client, webhook="https://example.com/hook")
+    task_id = submit(client, webhook=WEBHOOK)
     for number in range(MAX_ATTEMPTS):
         claimed(client, f"token-{number}")
         lose(client)

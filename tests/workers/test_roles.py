@@ -87,14 +87,16 @@ def test_a_worker_that_cannot_load_its_model_does_not_start(servers: LocalStack,
         (["model", "--model", "gpt-5"], {}, "gpt-5"),
         (["model", "--model", QUEUE, "--device", "tpu"], {}, "tpu"),
         (["io"], {"OVIS_MEDIA_PROCESSES": "0"}, "OVIS_MEDIA_PROCESSES"),
+        (["io"], {"OVIS_WEBHOOK_KEYS": "hunter2"}, "OVIS_WEBHOOK_KEYS: Value error, a key is 32 random bytes"),
     ],
-    ids=["unknown model", "unknown device", "bad setting"],
+    ids=["unknown model", "unknown device", "bad setting", "bad key"],
 )
 def test_a_wrong_start_says_what_is_wrong(arguments: list[str], environment: dict[str, str], said: str) -> None:
     command = [sys.executable, "-m", "workers", *arguments]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert said in done.stderr
+    assert "hunter2" not in done.stderr
 
 
 def children(pid: int) -> list[int]:

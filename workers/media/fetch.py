@@ -1,22 +1,21 @@
 """Fetch the bytes behind a URL under the egress policy. Runs in media processes only.
 
-The host is resolved once, every address is checked and the connection goes to a checked address; redirects are
-followed by us, checked again each; proxies from the environment play no part (httpcore knows none).
+The connection goes to a checked address (``workers.guarded``); redirects are followed by us, checked again each.
 """
 
 from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from urllib.parse import urljoin
+from urllib.parse import quote, urljoin
 
 import httpcore
 
 from contract.egress import MAX_REDIRECTS, EgressPolicy
 from contract.errors import BlobsUnavailable, FleetError, InputUnavailable, LimitExceeded, UrlNotAllowed
+from workers.guarded import GuardedBackend
 
 #: Seconds for one connect, read or write.
 _STEP_S = 10.0
@@ -26,6 +25,9 @@ _LONGEST_TAG = 256
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 
+#: What stays as it is in a URL; all else is written as %xx.
+_PLAIN = "%/:=&?~#+!$,;'@()*[]"
+
 
 @dataclass(frozen=True)
 class Fetched:
@@ -33,30 +35,6 @@ class Fetched:
 
     body: bytes | None
     tag: str | None
-
-
-class _GuardedBackend(httpcore.SyncBackend):
-    """Connects only to addresses that the policy allows."""
-
-    def __init__(self, policy: EgressPolicy) -> None:
-        self._policy = policy
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        addresses = self._policy.resolve(host, port)
-        for index, address in enumerate(addresses):
-            try:
-                return super().connect_tcp(str(address), port, timeout, local_address, socket_options)
-            except httpcore.ConnectError:
-                if index == len(addresses) - 1:
-                    raise
-        raise httpcore.ConnectError(f"no address for the host of port {port}")
 
 
 def fetch(
@@ -78,16 +56,20 @@ def fetch(
         LimitExceeded: Too many bytes or seconds.
     """
     deadline = time.monotonic() + timeout_s
-    backend = _GuardedBackend(policy) if policy else httpcore.SyncBackend()
+    backend = GuardedBackend(policy, deadline) if policy else httpcore.SyncBackend()
     with httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool:
         for _ in range(MAX_REDIRECTS + 1):
             if policy:
                 policy.check_url(url)
             try:
-                answer = _get(pool, url, max_bytes, deadline, timeout_s, known)
+                answer = _get(pool, quote(url, safe=_PLAIN), max_bytes, deadline, timeout_s, known)
             except FleetError:
                 raise
-            except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError) as exc:
+            except httpcore.TimeoutException as exc:
+                if time.monotonic() >= deadline:
+                    raise LimitExceeded(f"fetching the input took more than {timeout_s:g} seconds") from exc
+                raise _unreachable(policy) from exc
+            except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as exc:
                 raise _unreachable(policy) from exc
             except (httpcore.UnsupportedProtocol, ValueError) as exc:
                 raise UrlNotAllowed("the URL can't be requested") from exc
@@ -124,7 +106,7 @@ def _get(
         if tag is None or not tag.startswith('"') or len(tag) > _LONGEST_TAG or not tag.isascii():
             tag = None
         if response.status != 200:
-            return _Answer(response.status, location, tag)
+            return _Answer(response.status, quote(location, safe=_PLAIN) if location else None, tag)
         chunks, size = [], 0
         for chunk in response.iter_stream():
             size += len(chunk)
