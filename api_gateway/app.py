@@ -16,6 +16,7 @@ from api_gateway.changes import Changes
 from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
 from api_gateway.observation import Observation
+from api_gateway.planning import Planner
 from api_gateway.problems import install_handlers
 from api_gateway.records import Records
 from api_gateway.routes import dead_letters, lists, models, operations, results, tasks
@@ -24,6 +25,7 @@ from api_gateway.settings import GatewaySettings
 from api_gateway.submission import Submitter
 from contract.blobs import BlobStore
 from contract.metrics import GatewayMetrics
+from contract.prompt_book import load_prompt_books
 from contract.redis_io import connect_async
 from contract.tenants import Tenants
 
@@ -33,6 +35,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
     Raises:
         OSError: The tenants file can't be read.
+        PromptFileError: A file of prompts isn't whole.
         pydantic.ValidationError: The tenants file is wrong.
     """
     services = _services(settings)
@@ -65,6 +68,7 @@ def _services(settings: GatewaySettings) -> Services:
         tenants=tenants,
         records=records,
         blobs=blobs,
+        planner=Planner(settings.egress, load_prompt_books(settings.prompts_dir)),
         submitter=Submitter(client, records, blobs, settings.queue_max_waiting_parts, settings.queue_max_bytes),
         changes=Changes(client, records, blobs),
         dead_letters=DeadLetters(client, records),

@@ -13,6 +13,7 @@ from api_gateway.blob_calls import BlobCalls
 from api_gateway.changes import Changes
 from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
+from api_gateway.planning import Planner
 from api_gateway.records import Records
 from api_gateway.settings import GatewaySettings
 from api_gateway.submission import Submitter
@@ -29,6 +30,7 @@ class Services:
     tenants: Tenants
     records: Records
     blobs: BlobCalls
+    planner: Planner
     submitter: Submitter
     changes: Changes
     dead_letters: DeadLetters

@@ -13,6 +13,9 @@ class GatewaySettings(FleetSettings):
     """``FleetSettings`` plus the limits of the HTTP face. Read from the environment, prefix ``OVIS_``."""
 
     tenants_file: Path = Field(description="JSON file with tenants, the hashes of their keys, and their limits")
+    prompts_dir: Path | None = Field(
+        None, description="directory with the operator's own prompts, <family>.toml; a family without one keeps ours"
+    )
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, le=1024**3, description="longest request body, JSON or multipart"
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PlainSerializer
 
 from api_gateway.errors import Problem
 from api_gateway.records import QueueStats
 from contract.blobs import BlobStore
 from contract.catalogue import ModelCard, TaskKind
+from contract.results import FinishReason, Source
 from contract.task import AttemptEnd, Operation, PartResult, TaskRecord, TaskStatus, Usage
 
 
@@ -33,7 +34,12 @@ class ResultView(BaseModel):
     """What a task gave."""
 
     text: str | None = Field(description="null where the text is too long to stand here; see result_url")
-    finish_reason: Literal["stop", "length", "repetition"]
+    data: JsonValue = Field(description="extract, chart and table: the answer as JSON")
+    finish_reason: FinishReason | None = Field(description="null where no model ran")
+    source: Source = Field(description="where the text is from")
+    warnings: tuple[str, ...] = Field(description="what is doubtful about the answer")
+    start_s: float | None = Field(None, description="videos: the stretch that was looked at")
+    end_s: float | None = None
     location: str = Field(description="where the whole result lies", examples=["s3://bucket/key"])
 
 
@@ -176,7 +182,8 @@ def task_path(task_id: str) -> str:
 
 
 def _result_view(result: PartResult, blobs: BlobStore) -> ResultView:
-    return ResultView(text=result.text, finish_reason=result.finish_reason, location=blobs.location(result.blob_key))
+    shared = result.model_dump(include={"text", "data", "finish_reason", "source", "warnings", "start_s", "end_s"})
+    return ResultView(**shared, location=blobs.location(result.blob_key))
 
 
 def _moment(milliseconds: int) -> datetime:

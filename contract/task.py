@@ -7,14 +7,19 @@ import secrets
 import time
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.catalogue import ModelCard, TaskKind
 from contract.errors import ErrorInfo
+from contract.operations import OPERATIONS, READING_PARTITION
+from contract.operations import Operation as Operation
+from contract.options import TaskOptions as TaskOptions
+from contract.results import PartResult as PartResult
+from contract.results import Usage as Usage
+from contract.units import Unit
 
-Operation = Literal["ocr", "caption", "markdown", "ask"]
 Priority = Literal["high", "normal", "low"]
 
 #: Order of the priority bands within one tenant; the smaller is claimed first.
@@ -23,12 +28,9 @@ PRIORITY_BANDS: dict[Priority, int] = {"high": 0, "normal": 1, "low": 2}
 #: Most pictures of one task. The reference's several-images form is meant for a handful.
 MAX_IMAGES = 32
 
-#: Query text of each operation. ``ask`` has none: the caller's prompt is the query.
-OPERATION_PROMPTS: dict[Operation, str] = {
-    "ocr": "Read all the text in the image.",
-    "caption": "Describe the image.",
-    "markdown": "Convert the page to Markdown. Keep headings, lists, tables and formulas.",
-}
+#: Frames of a video and tiles of each, where the task names none: the reference's.
+DEFAULT_FRAMES = 12
+VIDEO_PARTITION = 1
 
 
 class TaskStatus(StrEnum):
@@ -81,14 +83,6 @@ class ObjectInput(BaseModel):
     key: str
 
 
-class TaskOptions(BaseModel):
-    """How a task is run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    max_partition: Annotated[int, Field(ge=1, le=64)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1, le=32768)] | None = None
-
-
 class TaskSpec(BaseModel):
     """What the workers need to run a task; stored once, never changed."""
 
@@ -97,6 +91,8 @@ class TaskSpec(BaseModel):
     model: str
     operation: Operation
     prompt: str
+    hint_prompt: str | None = Field(None, description="follows the prompt of a page; {text} is the page's own text")
+    summary_prompt: str | None = Field(None, description="asked over all clips; {captions} is what each of them gave")
     system: str | None = None
     inputs: tuple[UrlInput | ObjectInput, ...] = ()
     options: TaskOptions = TaskOptions()
@@ -107,56 +103,29 @@ class TaskSpec(BaseModel):
 
     def max_partition(self, card: ModelCard) -> int:
         """Most tiles of one picture's grid."""
-        return self.options.max_partition or card.partition_for(len(self.inputs))
+        if self.options.max_partition:
+            return self.options.max_partition
+        if self.kind == "video":
+            return VIDEO_PARTITION
+        if len(self.inputs) == 1 and OPERATIONS[self.operation].reads:
+            return min(card.max_partition, READING_PARTITION)
+        return card.partition_for(len(self.inputs))
 
     def max_new_tokens(self, card: ModelCard) -> int:
         """Most output tokens."""
         return self.options.max_new_tokens or card.default_max_new_tokens
 
+    def num_pictures(self) -> int:
+        """Pictures of one part: those of the task, the page, or about as many frames as a video gives."""
+        if self.kind == "video":
+            return self.options.num_frames or DEFAULT_FRAMES
+        return len(self.inputs)
+
     def estimated_cost(self, card: ModelCard) -> int:
-        """Upper guess of visual plus output tokens: what a claim charges the tenant, corrected at the end."""
+        """Upper guess of a part's visual plus output tokens: what a claim charges the tenant, corrected at the end."""
         partition = self.max_partition(card)
-        tiles = len(self.inputs) * (partition + 1 if partition > 1 else 1)
+        tiles = self.num_pictures() * (partition + 1 if partition > 1 else 1)
         return tiles * card.tokens_per_tile + self.max_new_tokens(card)
-
-
-class Usage(BaseModel):
-    """What a part or a task consumed."""
-
-    model_config = ConfigDict(frozen=True)
-    images: int = 0
-    tiles: int = 0
-    prompt_tokens: int = 0
-    visual_tokens: int = 0
-    output_tokens: int = 0
-    gpu_seconds: float = 0.0
-
-    @property
-    def cost(self) -> int:
-        """Visual plus output tokens: the unit of fair shares."""
-        return self.visual_tokens + self.output_tokens
-
-
-class PartResult(BaseModel):
-    """What one part gave; small results sit in the record, all of them in the blob store."""
-
-    model_config = ConfigDict(frozen=True)
-    text: str | None = Field(description="None where the text is too long to sit in the record")
-    finish_reason: Literal["stop", "length", "repetition"]
-    blob_key: str
-    usage: Usage
-
-    def document(self, task_id: str, part: int, spec: TaskSpec) -> dict[str, object]:
-        """The result as it lies in the blob store and as callers read it."""
-        return {
-            "task_id": task_id,
-            "part": part,
-            "model": spec.model,
-            "operation": spec.operation,
-            "text": self.text,
-            "finish_reason": self.finish_reason,
-            "usage": self.usage.model_dump(),
-        }
 
 
 class AttemptEnd(BaseModel):
@@ -233,6 +202,7 @@ class Attempt(BaseModel):
     claims: int = Field(description="how often the part was claimed, this attempt included")
     queued_ms: int = Field(description="how long the part waited, by the clock of Redis")
     spec: TaskSpec
+    unit: Unit | None = Field(None, description="what the part covers; None is the whole task")
 
     @property
     def log_fields(self) -> dict[str, str | int]:

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api_gateway.bodies import read_body
 from api_gateway.errors import Refused
-from api_gateway.planning import plan_task
 from api_gateway.routes.answers import pending_response, task_response
 from api_gateway.routes.documentation import problems, task_body
 from api_gateway.services import Caller, Services, SharedServices
@@ -44,7 +43,7 @@ async def submit_task(request: Request, tenant: Caller, services: SharedServices
     """Hand in a task. 202 means that it is durable and will end."""
     key = _idempotency_key(request)
     body = await read_body(request)
-    plan = plan_task(body, tenant, services.settings.egress)
+    plan = await services.planner.plan(body, tenant)
     accepted = await services.submitter.submit(plan, tenant, key, body.hash() if key else "-")
     if accepted.created:
         services.metrics.tasks_accepted.labels(plan.spec.model, plan.spec.kind).inc()
