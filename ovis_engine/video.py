@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,23 @@ from ovis_engine.tiling import UInt8Array
 
 #: Frames that the models were trained on, per clip.
 NUM_FRAMES = 12
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a clip are read. As it is: the model card's.
+
+    Attributes:
+        num_frames: Most frames, at least 1; None means ``NUM_FRAMES``, or as many as ``fps`` gives.
+        fps: Frames per second of the stretch, above 0; evenly spread, at most ``num_frames``.
+        start_s: Where the stretch begins, in seconds from the clip's start.
+        end_s: Where it ends; None means with the clip.
+    """
+
+    num_frames: int | None = None
+    fps: float | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
 
 
 class VideoReader(Protocol):

@@ -14,8 +14,11 @@ from contract.logs import get_logger
 from contract.metrics import WorkerMetrics
 from contract.redis_io import connect
 from ovis_engine import Engine
+from workers.answering import Answerer
 from workers.celery_role import run_celery
 from workers.drain import Drain
+from workers.generation import Generator
+from workers.inputs import InputReader
 from workers.leases import LeaseKeeper
 from workers.liveness import Look, watch_progress
 from workers.media.pool import MediaPool
@@ -51,11 +54,12 @@ class ModelServer:
         identity = f"{worker}@{socket.gethostname()}"
         self._leases = LeaseKeeper(self._client, card.name, identity, settings.slots)
         self._drain = Drain(settings.drain_grace_s, self._leases, media)
+        blobs = BlobStore(settings)
         self._runner = PartRunner(
             client=self._client,
-            blobs=BlobStore(settings),
-            engine=engine,
-            media=media,
+            blobs=blobs,
+            inputs=InputReader(self._client, blobs, media, engine.side, card),
+            answerer=Answerer(Generator(engine), card),
             leases=self._leases,
             metrics=metrics,
             card=card,

@@ -17,11 +17,12 @@ from contract.errors import FleetError, LimitExceeded
 from ovis_engine.tiling import TiledImage, tile_image
 from workers.media.decode import decode_image
 from workers.media.fetch import fetch
+from workers.media.ink import has_ink
 from workers.media.protocol import MediaJob, receive_job, send_error, send_tiles
 
 
-def perform(job: MediaJob) -> TiledImage:
-    """Fetch, decode and tile.
+def perform(job: MediaJob) -> tuple[TiledImage, bool]:
+    """Fetch, decode, turn and tile; the second is whether there is ink.
 
     Raises:
         FleetError: What was wrong with the input, or the object store.
@@ -32,7 +33,10 @@ def perform(job: MediaJob) -> TiledImage:
     data = fetch(job.url, policy=policy, max_bytes=limits.max_input_bytes, timeout_s=limits.timeout_s)
     image = decode_image(data, max_pixels=limits.max_pixels)
     try:
-        return tile_image(image, side=job.side, max_partition=job.max_partition)
+        if job.rotate:
+            image = image.rotate(-job.rotate, expand=True)
+        tiled = tile_image(image, side=job.side, max_partition=job.max_partition)
+        return tiled, has_ink(tiled.tiles[0])
     except MemoryError as exc:
         raise LimitExceeded("cutting the picture needs more memory than allowed") from exc
 
@@ -46,13 +50,13 @@ def serve(connection: Connection) -> None:
             return
         _limit_cpu(job.limits.cpu_s)
         try:
-            image = perform(job)
+            image, inked = perform(job)
         except FleetError as exc:
             send_error(connection, exc.code, str(exc))
         except MemoryError:
             send_error(connection, LimitExceeded.code, "the input needs more memory than allowed")
         else:
-            send_tiles(connection, image)
+            send_tiles(connection, image, inked=inked)
 
 
 def _limit_cpu(seconds: int) -> None:

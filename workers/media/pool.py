@@ -15,8 +15,8 @@ from typing import Any
 from contract.errors import FleetError, InternalError, LimitExceeded, MediaProcessDied, all_errors
 from contract.logs import get_logger
 from ovis_engine.errors import InvalidTilesError
-from ovis_engine.tiling import TiledImage
 from workers.media import protocol
+from workers.media.answers import Prepared
 from workers.media.protocol import MediaJob
 from workers.settings import WorkerSettings
 
@@ -65,7 +65,17 @@ class MediaPool:
         for _ in range(settings.media_processes):
             self._idle.put(self._spawn())
 
-    def prepare(self, url: str, *, trusted: bool, side: int, max_partition: int) -> TiledImage:
+    def prepare(
+        self,
+        url: str,
+        *,
+        trusted: bool,
+        side: int,
+        max_partition: int,
+        page: int | None = None,  # noqa: ARG002
+        rotate: int = 0,
+        want_text: bool = False,  # noqa: ARG002
+    ) -> Prepared:
         """Fetch, decode and tile one picture.
 
         Raises:
@@ -79,6 +89,7 @@ class MediaPool:
             allow_networks=tuple(map(str, settings.egress_allow_cidrs)),
             side=side,
             max_partition=max_partition,
+            rotate=rotate,
             limits=protocol.MediaLimits(
                 max_input_bytes=settings.media_max_input_bytes,
                 max_pixels=settings.media_max_pixels,
@@ -98,7 +109,7 @@ class MediaPool:
             self._give_back(child, healthy=healthy)
         if image is None:
             raise _error(header["code"], header["detail"])
-        return image
+        return Prepared(image, header["has_ink"])
 
     def pids(self) -> list[int]:
         """Process ids of the media processes."""

@@ -41,6 +41,7 @@ class MediaJob:
         allow_http, allow_networks: The egress policy.
         side: Side of a tile, in pixels.
         max_partition: Most tiles of the grid.
+        rotate: Degrees by which the picture is turned clockwise: 0, 90, 180 or 270.
     """
 
     url: str
@@ -49,6 +50,7 @@ class MediaJob:
     allow_networks: tuple[str, ...]
     side: int
     max_partition: int
+    rotate: int
     limits: MediaLimits
 
 
@@ -64,10 +66,11 @@ def receive_job(connection: Connection) -> MediaJob:
     return MediaJob(**{**fields, "limits": MediaLimits(**fields["limits"])})
 
 
-def send_tiles(connection: Connection, image: TiledImage) -> None:
+def send_tiles(connection: Connection, image: TiledImage, *, inked: bool) -> None:
     """Answer with tiles."""
     header = {
         "ok": True,
+        "has_ink": inked,
         "rows": image.rows,
         "cols": image.cols,
         "width": image.width,

@@ -1,0 +1,244 @@
+"""Parts from claim to commit, in this process: a real Valkey, S3, media processes and the bundled model."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from PIL import Image, ImageDraw, ImageFont
+from prometheus_client import CollectorRegistry
+
+from contract import store
+from contract.blobs import BlobStore, input_key
+from contract.catalogue import CATALOGUE
+from contract.json_schemas import follows
+from contract.metrics import WorkerMetrics
+from contract.options import TaskOptions
+from contract.redis_io import run
+from contract.settings import FleetSettings
+from contract.task import ObjectInput, PartResult, TaskSpec, new_task_id
+from ovis_engine import Engine, EngineConfig, bundled_model_path
+from ovis_fleet.stack import LocalStack
+from workers.answering import Answerer
+from workers.generation import Generator
+from workers.inputs import InputReader
+from workers.leases import LeaseKeeper
+from workers.media.pool import MediaPool
+from workers.runner import PartRunner
+from workers.settings import WorkerSettings
+
+CARD = CATALOGUE["ovis2-reader"]
+SAMPLES = bundled_model_path() / "samples"
+RECEIPT = SAMPLES / "receipt.png"
+TRUTH = json.loads((SAMPLES / "samples.json").read_text())["receipt.png"]["truth"]
+READ = "Read all the text in the image."
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    config = EngineConfig(dtype="float32", kv_cache_tokens=16384)
+    with Engine.from_pretrained(bundled_model_path(), config) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def media(servers: LocalStack) -> Iterator[MediaPool]:
+    values = {name.removeprefix("OVIS_").lower(): value for name, value in servers.env.items()}
+    pool = MediaPool(WorkerSettings(**values, media_processes=1), on_death=lambda why: None)  # type: ignore[arg-type]
+    yield pool
+    pool.close()
+
+
+class Bench:
+    """One worker's runner, and a caller who reads what came of it."""
+
+    def __init__(self, client: redis.Redis, blobs: BlobStore, engine: Engine, media: MediaPool) -> None:
+        self.client, self.blobs = client, blobs
+        leases = LeaseKeeper(client, CARD.name, "w1", 1)
+        self.runner = PartRunner(
+            client=client,
+            blobs=blobs,
+            inputs=InputReader(client, blobs, media, engine.side, CARD),
+            answerer=Answerer(Generator(engine), CARD),
+            leases=leases,
+            metrics=WorkerMetrics(CollectorRegistry()),
+            card=CARD,
+            worker="w1",
+            inline_result_bytes=16384,
+        )
+
+    def put(self, *pictures: Image.Image | Path) -> tuple[ObjectInput, ...]:
+        """Store pictures as the gateway would."""
+        task_id, inputs = new_task_id(), []
+        for index, picture in enumerate(pictures):
+            key = input_key("acme", task_id, index)
+            data = io.BytesIO()
+            (Image.open(picture) if isinstance(picture, Path) else picture).save(data, "PNG")
+            self.blobs.put(key, data.getvalue(), "image/png")
+            inputs.append(ObjectInput(bucket=self.blobs.bucket, key=key))
+        return tuple(inputs)
+
+    def submit(self, inputs: tuple[ObjectInput, ...], operation: Any = "ocr", **options: Any) -> str:
+        """Accept a task; reply its id."""
+        task_id = new_task_id()
+        spec = TaskSpec(
+            kind="image" if inputs else "text",
+            model=CARD.name,
+            operation=operation,
+            prompt=READ,
+            inputs=inputs,
+            options=TaskOptions(**options),
+        )
+        submission = store.Submission(task_id, "acme", spec, 1, 1.0, 1000, 1000)
+        assert run(self.client, store.submit(submission)) == ("created", task_id)
+        return task_id
+
+    def answer(self, *pictures: Image.Image | Path, operation: Any = "ocr", **options: Any) -> PartResult:
+        """Run a task over pictures; reply its result."""
+        task_id = self.submit(self.put(*pictures), operation, **options)
+        assert self.runner.run_next() == "succeeded"
+        result = PartResult.model_validate_json(str(self.client.hget(store.task_key(task_id), "p0:result")))
+        stored = json.loads(self.blobs.get(result.blob_key))
+        assert {name: stored[name] for name in ("text", "data", "source")} == {
+            "text": result.text,
+            "data": result.data,
+            "source": result.source,
+        }
+        return result
+
+
+@pytest.fixture
+def bench(client: redis.Redis, fleet_settings: FleetSettings, engine: Engine, media: MediaPool) -> Bench:
+    return Bench(client, BlobStore(fleet_settings), engine, media)
+
+
+def test_a_page_is_read_once_where_nothing_is_doubtful(bench: Bench) -> None:
+    result = bench.answer(RECEIPT)
+    assert (result.text, result.source, result.warnings) == (TRUTH, "model", ())
+    assert (result.usage.images, result.usage.tiles, result.usage.visual_tokens) == (1, 1, 576)
+
+
+@pytest.mark.parametrize("angle", [90, 270])
+def test_a_page_on_its_side_is_turned_and_read(bench: Bench, angle: int) -> None:
+    lying = Image.open(RECEIPT).rotate(angle, expand=True)  # counterclockwise
+    result = bench.answer(lying)
+    assert result.text == TRUTH
+    assert {"second_run", f"rotated_{angle}"} <= set(result.warnings)
+    # One plain run, three glances, one run of the turned page.
+    assert (result.usage.images, result.usage.tiles) == (1, 5)
+
+
+def test_a_page_on_its_side_is_left_as_it_is_where_nothing_is_read(bench: Bench) -> None:
+    lying = Image.open(RECEIPT).rotate(90, expand=True)
+    result = bench.answer(lying, operation="caption")
+    assert not any(word.startswith("rotated") for word in result.warnings)
+
+
+def test_a_blank_page_costs_no_run_and_gives_no_text(bench: Bench) -> None:
+    steps = bench.runner.answerer.generator.engine.stats().steps
+    result = bench.answer(Image.new("RGB", (300, 400), "white"), operation="markdown")
+    assert (result.text, result.source, result.finish_reason) == ("", "blank", None)
+    assert (result.usage.images, result.usage.visual_tokens, result.usage.gpu_seconds) == (1, 0, 0.0)
+    assert bench.runner.answerer.generator.engine.stats().steps == steps
+
+
+def test_a_blank_picture_may_be_asked_about(bench: Bench) -> None:
+    assert bench.answer(Image.new("RGB", (300, 400), "white"), operation="caption").source == "model"
+
+
+def test_an_output_that_the_caller_bounded_is_cut_there_and_says_so(bench: Bench) -> None:
+    result = bench.answer(RECEIPT, max_new_tokens=5)
+    assert (result.finish_reason, result.warnings, result.usage.output_tokens) == ("length", ("truncated",), 5)
+
+
+def test_a_stop_string_ends_the_text_before_it(bench: Bench) -> None:
+    words = TRUTH.split()
+    result = bench.answer(RECEIPT, stop=(words[2],))
+    assert result.text == TRUTH[: TRUTH.index(words[2])]
+
+
+def test_sampling_with_a_seed_says_the_same_twice(bench: Bench) -> None:
+    hot = {"temperature": 2.0, "max_new_tokens": 20}
+    first, again, other = (bench.answer(RECEIPT, **hot, seed=seed).text for seed in (1, 1, 2))
+    assert first == again != other
+
+
+AMOUNT = {"type": "string", "pattern": r"^[0-9]{1,3}\.[0-9]{2}$"}
+RECEIPT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "shop": {"type": "string", "maxLength": 12},
+        "items": {
+            "type": "array",
+            "maxItems": 2,
+            "items": {
+                "type": "object",
+                "properties": {"name": {"type": "string", "maxLength": 8}, "price": AMOUNT},
+                "required": ["name", "price"],
+                "additionalProperties": False,
+            },
+        },
+        "paid": {"enum": ["cash", "card"]},
+    },
+    "required": ["shop", "items", "paid"],
+    "additionalProperties": False,
+}
+
+
+def draw_receipt(seed: int) -> Image.Image:
+    """A receipt with a shop, a few lines and a sum, drawn from ``seed``."""
+    words, font = random.Random(seed), ImageFont.load_default(16)
+    page = Image.new("RGB", (336, 336), "white")
+    lines = [f"SHOP {seed}", *(f"ITEM{n} {words.randint(100, 9999) / 100:.2f}" for n in range(words.randint(1, 5)))]
+    ImageDraw.Draw(page).text((10, 10), "\n".join(lines), fill="black", font=font)
+    return page
+
+
+def all_follow(bench: Bench, count: int) -> None:
+    for seed in range(count):
+        result = bench.answer(draw_receipt(seed), operation="extract", schema=RECEIPT_SCHEMA)
+        assert follows(RECEIPT_SCHEMA, result.data)
+        assert json.loads(result.text or "") == result.data
+        assert "schema_mismatch" not in result.warnings
+
+
+def test_receipts_give_data_that_follows_the_schema(bench: Bench) -> None:
+    all_follow(bench, 4)
+
+
+@pytest.mark.slow
+def test_a_hundred_receipts_give_data_that_follows_the_schema(bench: Bench) -> None:
+    all_follow(bench, 100)
+
+
+def test_data_that_is_cut_short_is_not_given(bench: Bench) -> None:
+    schema = {"type": "array", "minItems": 40, "items": {"type": "string", "minLength": 12}}
+    result = bench.answer(RECEIPT, operation="extract", schema=schema, max_new_tokens=30)
+    assert result.data is None
+    assert set(result.warnings) == {"truncated", "schema_mismatch"}
+
+
+def test_an_output_cut_short_by_the_models_default_gets_a_longer_second_run(bench: Bench) -> None:
+    schema = {
+        "type": "array",
+        "minItems": 30,
+        "maxItems": 30,
+        "items": {"type": "string", "minLength": 9, "maxLength": 9},
+    }
+    result = bench.answer(RECEIPT, operation="extract", schema=schema)
+    assert follows(schema, result.data)
+    assert result.warnings == ("second_run",)
+    assert result.usage.output_tokens > 2 * CARD.default_max_new_tokens
+
+
+def test_what_the_engine_refuses_fails_the_task_with_its_reason(bench: Bench) -> None:
+    task_id = bench.submit(bench.put(RECEIPT, RECEIPT, RECEIPT, RECEIPT, RECEIPT), max_new_tokens=2000)
+    assert bench.runner.run_next() == "failed"
+    error = json.loads(str(bench.client.hget(store.task_key(task_id), "error")))
+    assert error["code"] == "context_too_long"
