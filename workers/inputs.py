@@ -113,7 +113,7 @@ class InputReader:
         spec, options = attempt.spec, attempt.spec.options
         start_s, end_s = (clip.start_s, clip.end_s) if clip else (options.start_s or 0.0, options.end_s)
         url, trusted = self._address(spec.inputs[0])
-        frames = self.media.frames(  # type: ignore[attr-defined]
+        frames = self.media.frames(
             url,
             trusted=trusted,
             side=self.side,

@@ -125,7 +125,7 @@ def peak_bytes(pid: int) -> int:
 
 
 def prepare(pool: MediaPool, url: str, *, trusted: bool = True) -> object:
-    return pool.prepare(url, trusted=trusted, side=336, max_partition=4).image
+    return pool.prepare(url, trusted=trusted, side=336, max_partition=4)
 
 
 def test_tiles_from_a_media_process_equal_those_made_here(pool: MediaPool, web: str) -> None:
