@@ -1,7 +1,8 @@
 """Bytes in S3: inputs that the gateway stored, and results.
 
 Keys: ``inputs/<tenant>/<task>/<n>`` and ``results/<tenant>/<task>/attempt-<n>/<part>.json``. A result is committed by
-the record that points to it, so a late attempt's object is never read.
+the record that points to it, so a late attempt's object is never read. Kept answers lie at
+``cache/<tenant>/<question>/answer.json``.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ def result_key(tenant: str, task_id: str, part: int, claim: int) -> str:
             can't write over a committed result.
     """
     return f"results/{tenant}/{task_id}/attempt-{claim}/{part}.json"
+
+
+def cache_key(tenant: str, question: str) -> str:
+    """Where a worker keeps the answer to a question, by the question's digest."""
+    return f"cache/{tenant}/{question}/answer.json"
 
 
 def task_prefixes(tenant: str, task_id: str) -> tuple[str, str]:
@@ -122,7 +128,7 @@ class BlobStore:
         """What ``inputs`` or ``results`` hold, task by task, as the keys' order gives them.
 
         Args:
-            room: "inputs" or "results".
+            room: "inputs" or "results"; or "cache", where the digests of questions stand for the tasks' ids.
         """
         with self._errors():
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{room}/")

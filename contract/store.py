@@ -36,6 +36,7 @@ ovis:deadlines                  zset    tasks with a deadline by the time of it
 ovis:dead:<tenant>              zset    dead letters: tasks whose attempts are exhausted, by the time of their end
 ovis:load                       hash    "t:<tenant>" and "q:<queue>" -> bytes of the inputs of un-ended tasks
 ovis:rows:<queue>:<host>        string  rows an engine may run there, lowered after it ran out of memory; an hour
+ovis:cache:<tenant>:<question>  string  when the answer in S3 was kept; lives as long as the answer may be given
 ovis:swept                      string  stands while the last sweep for orphans is recent
 ovis:lock:purge                 string  held by the io worker that purges
 ovis:outbox                     list    webhook events to deliver, one per run of a task that has a webhook
@@ -86,6 +87,11 @@ def purged_key(task_id: str) -> str:
 def rows_key(queue: str, host: str) -> str:
     """Key of a host's lowered row limit."""
     return f"ovis:rows:{queue}:{host}"
+
+
+def cached_key(tenant: str, question: str) -> str:
+    """Key that stands while the answer to a question may be given again."""
+    return f"ovis:cache:{tenant}:{question}"
 
 
 def dead_letters_key(tenant: str) -> str:

@@ -26,6 +26,7 @@ from workers.generation import Stopped
 from workers.inputs import InputReader
 from workers.leases import Lease, LeaseKeeper, StopReason
 from workers.readings import Reading
+from workers.result_cache import ResultCache
 from workers.retry_policy import Fail, decide
 
 log = get_logger(__name__)
@@ -45,6 +46,7 @@ class PartRunner:
     blobs: BlobStore
     inputs: InputReader
     answerer: Answerer
+    cache: ResultCache
     leases: LeaseKeeper
     metrics: WorkerMetrics
     card: ModelCard
@@ -100,9 +102,13 @@ class PartRunner:
             inputs = self.inputs.read(lease.attempt)
         if lease.stop_reason:
             raise Stopped
-        with self._stage("generate"):
-            reading = self.answerer.answer(lease, inputs)
+        attempt = lease.attempt
+        reading = self.cache.find(attempt.tenant, attempt.spec, inputs)
+        if reading is None:
+            with self._stage("generate"):
+                reading = self.answerer.answer(lease, inputs)
         with self._stage("store"):
+            self.cache.keep(attempt.tenant, attempt.spec, inputs, reading)
             return self._store(lease, reading)
 
     def _store(self, lease: Lease, reading: Reading) -> PartResult:

@@ -22,6 +22,7 @@ from workers.inputs import InputReader
 from workers.leases import LeaseKeeper
 from workers.liveness import Look, watch_progress
 from workers.media.pool import MediaPool
+from workers.result_cache import ResultCache
 from workers.runner import PartRunner
 from workers.settings import WorkerSettings
 
@@ -42,8 +43,17 @@ class ModelServer:
         media: MediaPool,
         metrics: WorkerMetrics,
         settings: WorkerSettings,
+        *,
+        revision: str,
     ) -> None:
-        """Opens nothing but clients; ``worker`` is the name for Celery."""
+        """Opens nothing but clients.
+
+        Args:
+            card, engine: What is served.
+            worker: Name for Celery.
+            media, metrics, settings: As the role has them.
+            revision: What tells this checkpoint from others of the model.
+        """
         self._card = card
         self._worker = worker
         self._engine = engine
@@ -60,6 +70,7 @@ class ModelServer:
             blobs=blobs,
             inputs=InputReader(self._client, blobs, media, engine.side, card),
             answerer=Answerer(Generator(engine), card),
+            cache=ResultCache(self._client, blobs, revision),
             leases=self._leases,
             metrics=metrics,
             card=card,

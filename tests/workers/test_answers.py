@@ -27,11 +27,14 @@ from ovis_engine import Engine, EngineConfig, bundled_model_path
 from ovis_fleet.stack import LocalStack
 from workers.answering import Answerer
 from workers.generation import Generator
-from workers.inputs import InputReader
+from workers.inputs import InputReader, PartInputs
 from workers.leases import LeaseKeeper
 from workers.media.pool import MediaPool
+from workers.result_cache import ResultCache, question_key
+from workers.revision import checkpoint_revision
 from workers.runner import PartRunner
 from workers.settings import WorkerSettings
+from workers.sweep import sweep_orphans
 
 CARD = CATALOGUE["ovis2-reader"]
 SAMPLES = bundled_model_path() / "samples"
@@ -66,6 +69,7 @@ class Bench:
             blobs=blobs,
             inputs=InputReader(client, blobs, media, engine.side, CARD),
             answerer=Answerer(Generator(engine), CARD),
+            cache=ResultCache(client, blobs, "r1"),
             leases=leases,
             metrics=WorkerMetrics(CollectorRegistry()),
             card=CARD,
@@ -84,7 +88,9 @@ class Bench:
             inputs.append(ObjectInput(bucket=self.blobs.bucket, key=key))
         return tuple(inputs)
 
-    def submit(self, inputs: tuple[ObjectInput, ...], operation: Any = "ocr", **options: Any) -> str:
+    def submit(
+        self, inputs: tuple[ObjectInput, ...], operation: Any = "ocr", *, tenant: str = "acme", **options: Any
+    ) -> str:
         """Accept a task; reply its id."""
         task_id = new_task_id()
         spec = TaskSpec(
@@ -95,7 +101,7 @@ class Bench:
             inputs=inputs,
             options=TaskOptions(**options),
         )
-        submission = store.Submission(task_id, "acme", spec, 1, 1.0, 1000, 1000)
+        submission = store.Submission(task_id, tenant, spec, 1, 1.0, 1000, 1000)
         assert run(self.client, store.submit(submission)) == ("created", task_id)
         return task_id
 
@@ -115,7 +121,9 @@ class Bench:
 
 @pytest.fixture
 def bench(client: redis.Redis, fleet_settings: FleetSettings, engine: Engine, media: MediaPool) -> Bench:
-    return Bench(client, BlobStore(fleet_settings), engine, media)
+    blobs = BlobStore(fleet_settings)
+    blobs.delete_prefix("cache/")
+    return Bench(client, blobs, engine, media)
 
 
 def test_a_page_is_read_once_where_nothing_is_doubtful(bench: Bench) -> None:
@@ -242,3 +250,59 @@ def test_what_the_engine_refuses_fails_the_task_with_its_reason(bench: Bench) ->
     assert bench.runner.run_next() == "failed"
     error = json.loads(str(bench.client.hget(store.task_key(task_id), "error")))
     assert error["code"] == "context_too_long"
+
+
+def test_the_same_question_is_answered_from_the_cache_without_the_engine(bench: Bench) -> None:
+    first = bench.answer(RECEIPT, cache_s=60)
+    steps = bench.runner.answerer.generator.engine.stats().steps
+    again = bench.answer(RECEIPT, cache_s=60)
+    assert (first.source, again.source) == ("model", "cache")
+    assert (again.text, again.finish_reason, again.warnings) == (first.text, first.finish_reason, first.warnings)
+    assert (again.usage.images, again.usage.visual_tokens, again.usage.gpu_seconds) == (1, 0, 0.0)
+    assert bench.runner.answerer.generator.engine.stats().steps == steps
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"tenant": "other"}, {"operation": "markdown"}, {"max_new_tokens": 300}, {"cache_s": None}],
+    ids=["tenant", "operation", "options", "no wish"],
+)
+def test_another_question_is_not(bench: Bench, other: dict[str, Any]) -> None:
+    bench.answer(RECEIPT, cache_s=60)
+    assert bench.answer(RECEIPT, **{"cache_s": 60, **other}).source == "model"
+
+
+def test_an_answer_older_than_the_caller_accepts_is_not_given(bench: Bench) -> None:
+    bench.answer(RECEIPT, cache_s=60)
+    [pointer] = bench.client.keys("ovis:cache:*")
+    assert 0 < bench.client.pttl(pointer) <= 60_000
+    bench.client.decrby(pointer, 30_000)
+    assert bench.answer(RECEIPT, cache_s=20).source == "model"
+
+
+def test_an_entry_without_its_object_is_no_answer(bench: Bench) -> None:
+    bench.answer(RECEIPT, cache_s=60)
+    bench.blobs.delete_prefix("cache/")
+    assert bench.answer(RECEIPT, cache_s=60).source == "model"
+
+
+def test_answers_past_their_time_are_swept(bench: Bench) -> None:
+    bench.answer(RECEIPT, cache_s=60)
+    sweep_orphans(bench.client, bench.blobs, min_age_s=0)
+    assert len(list(bench.blobs.list_tasks("cache"))) == 1
+    bench.client.delete(*bench.client.keys("ovis:cache:*"))
+    sweep_orphans(bench.client, bench.blobs, min_age_s=3600)
+    assert len(list(bench.blobs.list_tasks("cache"))) == 1
+    sweep_orphans(bench.client, bench.blobs, min_age_s=0)
+    assert list(bench.blobs.list_tasks("cache")) == []
+
+
+def test_another_checkpoint_is_another_question(tmp_path: Path) -> None:
+    spec = TaskSpec(kind="text", model=CARD.name, operation="ask", prompt="p")
+    keys = set()
+    for weights in (b"a", b"b"):
+        (tmp_path / "model.safetensors").write_bytes(weights * (70 << 20))
+        keys.add(question_key(spec, PartInputs(), checkpoint_revision(tmp_path)))
+    (tmp_path / "config.json").write_text("{}")
+    keys.add(question_key(spec, PartInputs(), checkpoint_revision(tmp_path)))
+    assert len(keys) == 3
