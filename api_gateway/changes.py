@@ -13,9 +13,10 @@ from api_gateway.store_calls import store_call
 from contract import store
 from contract.blobs import task_prefixes
 from contract.errors import Gone, NotFound, WrongStatus
+from contract.record import TaskRecord
 from contract.redis_io import run_async
 from contract.scripting import Command
-from contract.task import TaskRecord, TaskStatus
+from contract.task import TaskStatus
 
 T = TypeVar("T")
 

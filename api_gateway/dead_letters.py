@@ -10,8 +10,9 @@ import redis.asyncio
 from api_gateway.records import Records
 from api_gateway.store_calls import store_call
 from contract.errors import NotFound
+from contract.record import TaskRecord
 from contract.store import dead_letters_key
-from contract.task import TaskRecord, TaskStatus
+from contract.task import TaskStatus
 
 
 class Mark(NamedTuple):

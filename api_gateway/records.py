@@ -11,8 +11,8 @@ import redis.asyncio
 
 from api_gateway.store_calls import store_call
 from contract.errors import Gone, NotFound
+from contract.record import TaskRecord
 from contract.store import index_key, purged_key, queue_stats_key, task_key
-from contract.task import TaskRecord
 
 #: What ``contract.task.new_task_id`` makes.
 TASK_ID = re.compile(r"task_[0-9a-f]{32}")

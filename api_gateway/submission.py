@@ -16,8 +16,9 @@ from api_gateway.store_calls import store_call
 from contract import store
 from contract.blobs import input_key, task_prefixes
 from contract.errors import Gone, IdempotencyConflict, QueueFull, StoreFull, StoreUnavailable, TenantQueueFull, TooLarge
+from contract.record import TaskRecord
 from contract.redis_io import run_async
-from contract.task import ObjectInput, TaskRecord, TaskSpec, TaskStatus, UrlInput, new_task_id
+from contract.task import ObjectInput, TaskSpec, TaskStatus, UrlInput, new_task_id
 from contract.tenants import Tenant
 
 

@@ -11,7 +11,8 @@ from api_gateway.errors import Problem
 from api_gateway.records import QueueStats
 from contract.blobs import BlobStore
 from contract.catalogue import ModelCard, TaskKind
-from contract.task import AttemptEnd, Operation, PartResult, TaskRecord, TaskStatus, Usage
+from contract.record import AttemptEnd, TaskRecord
+from contract.task import Operation, PartResult, TaskStatus, Usage
 
 
 def _rfc3339(moment: datetime) -> str:

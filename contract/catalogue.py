@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-TaskKind = Literal["image", "text"]
+TaskKind = Literal["image", "video", "document", "text"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ModelCard:
     description: str
     max_partition: int = 16
     default_max_new_tokens: int = 1024
-    kinds: tuple[TaskKind, ...] = ("image", "text")
+    kinds: tuple[TaskKind, ...] = ("image", "video", "document", "text")
 
     def partition_for(self, num_images: int) -> int:
         """Default max_partition: 9 for one image, 4 for several, as the reference does, within the model's limit."""

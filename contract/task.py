@@ -1,18 +1,18 @@
-"""The task: what a caller asks for, the states it passes through, and its record in Redis."""
+"""The task: what a caller asks for, the states it passes through, and what workers hold of it."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from contract.catalogue import ModelCard, TaskKind
-from contract.errors import ErrorInfo
+from contract.pages import PAGES_PATTERN
+from contract.units import Unit
 
 Operation = Literal["ocr", "caption", "markdown", "ask"]
 Priority = Literal["high", "normal", "low"]
@@ -52,14 +52,14 @@ _ENDED = frozenset({TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELED
 
 
 #: Every move that a script may make. A running task whose worker died, or handed it back, is queued again; a failed
-#: one may be retried.
+#: one may be retried, and so may a document that succeeded although pages of it failed.
 LEGAL_MOVES: dict[TaskStatus, frozenset[TaskStatus]] = {
     TaskStatus.QUEUED: frozenset({TaskStatus.RUNNING, TaskStatus.FAILED, TaskStatus.CANCELED, TaskStatus.EXPIRED}),
     TaskStatus.RUNNING: frozenset(
         {TaskStatus.QUEUED, TaskStatus.CANCELING, TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.EXPIRED}
     ),
     TaskStatus.CANCELING: frozenset({TaskStatus.CANCELED}),
-    TaskStatus.SUCCEEDED: frozenset(),
+    TaskStatus.SUCCEEDED: frozenset({TaskStatus.QUEUED}),
     TaskStatus.FAILED: frozenset({TaskStatus.QUEUED}),
     TaskStatus.CANCELED: frozenset(),
     TaskStatus.EXPIRED: frozenset(),
@@ -87,6 +87,17 @@ class TaskOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     max_partition: Annotated[int, Field(ge=1, le=64)] | None = None
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] | None = None
+    pages: Annotated[str, Field(max_length=1000, pattern=PAGES_PATTERN)] | None = Field(
+        None, description="pages of a document, from 1", examples=["1-20", "1,3,5-"]
+    )
+    on_page_failure: Literal["succeed", "fail"] = Field(
+        "succeed", description="how a document ends of which some, but not all, pages failed"
+    )
+    clip_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] | None = Field(
+        None, description="seconds of a clip: a video is captioned clip by clip, then summarised"
+    )
+    start_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    end_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class TaskSpec(BaseModel):
@@ -104,6 +115,11 @@ class TaskSpec(BaseModel):
     retention_s: int = 86400
     deadline_s: int | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether the io role has to find out the task's parts before any can run."""
+        return self.kind == "document" or (self.kind == "video" and self.options.clip_s is not None)
 
     def max_partition(self, card: ModelCard) -> int:
         """Most tiles of one picture's grid."""
@@ -125,6 +141,8 @@ class Usage(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     images: int = 0
+    pages: int = 0
+    frames: int = 0
     tiles: int = 0
     prompt_tokens: int = 0
     visual_tokens: int = 0
@@ -142,9 +160,14 @@ class PartResult(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     text: str | None = Field(description="None where the text is too long to sit in the record")
-    finish_reason: Literal["stop", "length", "repetition"]
+    finish_reason: Literal["stop", "length", "repetition"] | None = Field(description="None where no model ran")
     blob_key: str
     usage: Usage
+    data: JsonValue = None
+    warnings: tuple[str, ...] = ()
+    source: Literal["model", "text_layer", "blank", "cache"] = "model"
+    start_s: float | None = None
+    end_s: float | None = None
 
     def document(self, task_id: str, part: int, spec: TaskSpec) -> dict[str, object]:
         """The result as it lies in the blob store and as callers read it."""
@@ -154,90 +177,59 @@ class PartResult(BaseModel):
             "model": spec.model,
             "operation": spec.operation,
             "text": self.text,
+            "data": self.data,
             "finish_reason": self.finish_reason,
+            "warnings": list(self.warnings),
+            "source": self.source,
+            "start_s": self.start_s,
+            "end_s": self.end_s,
             "usage": self.usage.model_dump(),
         }
 
 
-class AttemptEnd(BaseModel):
-    """One line of a part's history."""
-
-    model_config = ConfigDict(frozen=True)
-    attempt: int
-    worker: str
-    started_ms: int
-    ended_ms: int
-    why: str
+#: What the io role does for a planned task.
+JobName = Literal["plan", "assemble"]
 
 
-class TaskRecord(BaseModel):
-    """A task as it stands in Redis, read back."""
-
-    model_config = ConfigDict(frozen=True)
-    id: str
-    tenant: str
-    status: TaskStatus
-    spec: TaskSpec
-    parts_total: int
-    parts_done: int
-    parts_failed: int
-    attempts: int
-    created_ms: int
-    started_ms: int | None
-    ended_ms: int | None
-    expires_ms: int | None
-    error: ErrorInfo | None
-    result: PartResult | None
-    run: int = Field(1, description="1, and one more for every retry")
-    deadline_ms: int | None = None
-    history: tuple[AttemptEnd, ...] = ()
-
-    @classmethod
-    def from_hash(cls, task_id: str, fields: Mapping[str, str]) -> TaskRecord:
-        """Decode the hash ``ovis:task:<id>``."""
-
-        def optional(name: str) -> int | None:
-            return int(fields[name]) if name in fields else None
-
-        result, error = fields.get("p0:result"), fields.get("error")
-        return cls(
-            id=task_id,
-            tenant=fields["tenant"],
-            status=TaskStatus(fields["status"]),
-            spec=TaskSpec.model_validate_json(fields["spec"]),
-            parts_total=int(fields["parts_total"]),
-            parts_done=int(fields["parts_done"]),
-            parts_failed=int(fields["parts_failed"]),
-            attempts=int(fields["attempts"]),
-            created_ms=int(fields["created_ms"]),
-            started_ms=optional("started_ms"),
-            ended_ms=optional("ended_ms"),
-            expires_ms=optional("expires_ms"),
-            error=ErrorInfo.model_validate_json(error) if error else None,
-            result=PartResult.model_validate_json(result) if result else None,
-            run=int(fields["run"]),
-            deadline_ms=optional("deadline_ms"),
-            history=tuple(map(AttemptEnd.model_validate_json, fields.get("p0:history", "").splitlines())),
-        )
-
-
-class Attempt(BaseModel):
-    """One claim of a part: what a worker holds while it works."""
+class Claim(BaseModel):
+    """What a worker holds while it works: one claim of a part or of a job."""
 
     model_config = ConfigDict(frozen=True)
     token: str
     task_id: str
     tenant: str
-    part: int
     number: int = Field(description="1 for the first attempt; tries that don't count leave it as it was")
-    claims: int = Field(description="how often the part was claimed, this attempt included")
-    queued_ms: int = Field(description="how long the part waited, by the clock of Redis")
+    claims: int = Field(description="how often this was claimed, this attempt included")
+    queued_ms: int = Field(description="how long it waited, by the clock of Redis")
     spec: TaskSpec
 
     @property
     def log_fields(self) -> dict[str, str | int]:
         """What is bound to every log line of the attempt."""
+        return {"task_id": self.task_id, "attempt": self.number}
+
+
+class Attempt(Claim):
+    """One claim of a part."""
+
+    part: int
+    unit: Unit | None = Field(None, description="what the part covers; None for the whole task")
+
+    @property
+    def log_fields(self) -> dict[str, str | int]:
+        """What is bound to every log line of the attempt."""
         return {"task_id": self.task_id, "part": self.part, "attempt": self.number}
+
+
+class Job(Claim):
+    """One claim of a planned task's plan or assembly."""
+
+    name: JobName
+
+    @property
+    def log_fields(self) -> dict[str, str | int]:
+        """What is bound to every log line of the attempt."""
+        return {"task_id": self.task_id, "part": self.name, "attempt": self.number}
 
 
 def new_task_id() -> str:

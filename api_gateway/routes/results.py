@@ -11,7 +11,8 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from api_gateway.routes.documentation import problems
 from api_gateway.services import Caller, Services, SharedServices
 from contract.errors import Gone, InputUnavailable, NotReady
-from contract.task import PartResult, TaskRecord, TaskStatus
+from contract.record import TaskRecord
+from contract.task import PartResult, TaskStatus
 
 router = APIRouter(tags=["tasks"])
 

@@ -16,7 +16,8 @@ from api_gateway.services import Caller, Services, SharedServices
 from api_gateway.views import TaskView, task_path
 from api_gateway.waiting import preferred_wait_s, wait_for_end
 from contract.errors import InvalidRequest
-from contract.task import TaskRecord, TaskStatus
+from contract.record import TaskRecord
+from contract.task import TaskStatus
 
 router = APIRouter(tags=["tasks"])
 

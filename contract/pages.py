@@ -1,0 +1,53 @@
+"""Which pages of a file a caller wants: "1-20", "1,3,5-"."""
+
+from __future__ import annotations
+
+from contract.errors import InvalidRequest
+
+_RANGE = r"\s*[1-9][0-9]{0,5}\s*(?:-\s*(?:[1-9][0-9]{0,5}\s*)?)?"
+
+#: What may be written: page numbers from 1 and ranges of them; a range without an end goes to the last page.
+PAGES_PATTERN = rf"^{_RANGE}(?:,{_RANGE})*$"
+
+_POINTER = "/options/pages"
+
+
+def check_pages(wanted: str) -> None:
+    """Raise ``InvalidRequest`` for a range that runs backwards: what can be told without the file."""
+    for first, last in _ranges(wanted):
+        if last is not None and last < first:
+            raise InvalidRequest(f"the range {first}-{last} runs backwards", _POINTER)
+
+
+def select_pages(wanted: str | None, num_pages: int) -> tuple[int, ...]:
+    """The wanted pages of a file, from 1, ascending, each once.
+
+    Args:
+        wanted: What the caller wrote, by ``PAGES_PATTERN``; None for all pages.
+        num_pages: Pages of the file.
+
+    Raises:
+        InvalidRequest: A page beyond the last, or no page at all.
+    """
+    if num_pages < 1:
+        raise InvalidRequest("the file has no pages")
+    if wanted is None:
+        return tuple(range(1, num_pages + 1))
+    chosen: set[int] = set()
+    for first, last in _ranges(wanted):
+        highest = first if last is None else max(first, last)
+        if highest > num_pages:
+            raise InvalidRequest(f"page {highest} is beyond the end: the file has {num_pages} pages", _POINTER)
+        chosen.update(range(first, (num_pages if last is None else last) + 1))
+    if not chosen:
+        raise InvalidRequest("no page is selected", _POINTER)
+    return tuple(sorted(chosen))
+
+
+def _ranges(wanted: str) -> list[tuple[int, int | None]]:
+    """First and last page of each range; None for one without an end."""
+    found: list[tuple[int, int | None]] = []
+    for item in wanted.split(","):
+        first, dash, last = (piece.strip() for piece in item.partition("-"))
+        found.append((int(first), int(last) if last else None if dash else int(first)))
+    return found
