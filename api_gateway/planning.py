@@ -8,14 +8,22 @@ from dataclasses import dataclass
 from api_gateway.bodies import InlineFile, TaskBody
 from api_gateway.errors import Refused
 from api_gateway.requests import TaskInput, TaskRequest
-from contract.catalogue import CATALOGUE, ModelCard
+from contract.catalogue import CATALOGUE, ModelCard, TaskKind
 from contract.egress import EgressPolicy
 from contract.errors import ContextTooLong, InvalidRequest, S3NotAllowed, UrlNotAllowed
+from contract.pages import check_pages
 from contract.task import MAX_IMAGES, OPERATION_PROMPTS, ObjectInput, Operation, TaskSpec, UrlInput
 from contract.tenants import Tenant
 
 #: A bucket's name by S3's rules, then a key.
 _S3_ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([^\x00-\x1f\x7f]{1,1024})")
+
+_DEFAULT_OPERATIONS: dict[TaskKind, Operation] = {
+    "image": "ocr",
+    "document": "ocr",
+    "video": "caption",
+    "text": "ask",
+}
 
 #: Tokens that every prompt has beside its pictures, at the very least.
 _LEAST_TEXT_TOKENS = 1
@@ -47,6 +55,7 @@ def plan_task(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> PlannedTa
     operation = _operation(request)
     inputs = _inputs(body, tenant, egress)
     _check_inputs(request, len(inputs))
+    _check_pages(request)
     spec = TaskSpec(
         kind=request.kind,
         model=request.model,
@@ -73,7 +82,7 @@ def _card(request: TaskRequest) -> ModelCard:
 
 
 def _operation(request: TaskRequest) -> Operation:
-    operation: Operation = request.operation or ("ocr" if request.kind == "image" else "ask")
+    operation: Operation = request.operation or _DEFAULT_OPERATIONS[request.kind]
     if request.kind == "text" and operation != "ask":
         raise Refused.at("/operation", InvalidRequest("a text task has no picture: its only operation is ask"))
     if operation == "ask" and request.prompt is None:
@@ -111,6 +120,18 @@ def _check_inputs(request: TaskRequest, count: int) -> None:
     if request.kind == "image" and not 1 <= count <= MAX_IMAGES:
         message = f"an image task takes 1 to {MAX_IMAGES} pictures; here are {count}"
         raise Refused.at("/inputs" if count else "/input", InvalidRequest(message))
+    if request.kind in ("document", "video") and count != 1:
+        message = f"a task of kind {request.kind} takes one file; here are {count}"
+        raise Refused.at("/inputs" if count else "/input", InvalidRequest(message))
+
+
+def _check_pages(request: TaskRequest) -> None:
+    if request.options.pages is None:
+        return
+    try:
+        check_pages(request.options.pages)
+    except InvalidRequest as exc:
+        raise Refused.at("/options/pages", exc) from exc
 
 
 def _check_size(spec: TaskSpec, card: ModelCard, num_images: int) -> None:

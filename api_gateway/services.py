@@ -13,6 +13,7 @@ from api_gateway.blob_calls import BlobCalls
 from api_gateway.changes import Changes
 from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
+from api_gateway.parts import Parts
 from api_gateway.records import Records
 from api_gateway.settings import GatewaySettings
 from api_gateway.submission import Submitter
@@ -28,6 +29,7 @@ class Services:
     settings: GatewaySettings
     tenants: Tenants
     records: Records
+    parts: Parts
     blobs: BlobCalls
     submitter: Submitter
     changes: Changes

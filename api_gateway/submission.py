@@ -129,7 +129,7 @@ class Submitter:
             tenant=tenant,
             status=TaskStatus.QUEUED,
             spec=spec,
-            parts_total=1,
+            parts_total=0 if spec.is_planned else 1,
             parts_done=0,
             parts_failed=0,
             attempts=0,
@@ -140,6 +140,8 @@ class Submitter:
             expires_ms=None,
             error=None,
             result=None,
+            planned=spec.is_planned,
+            stage="planning" if spec.is_planned else None,
         )
 
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 from contract.errors import InvalidRequest
 
-_RANGE = r"\s*[1-9][0-9]{0,5}\s*(?:-\s*(?:[1-9][0-9]{0,5}\s*)?)?"
+_RANGE = r" *[1-9][0-9]{0,5} *(?:- *(?:[1-9][0-9]{0,5} *)?)?"
 
-#: What may be written: page numbers from 1 and ranges of them; a range without an end goes to the last page.
-PAGES_PATTERN = rf"^{_RANGE}(?:,{_RANGE})*$"
+#: Page numbers from 1 and ranges of them; a range without an end goes to the last page.
+_PAGES = re.compile(rf"{_RANGE}(?:,{_RANGE})*")
 
 _POINTER = "/options/pages"
 
 
 def check_pages(wanted: str) -> None:
-    """Raise ``InvalidRequest`` for a range that runs backwards: what can be told without the file."""
+    """Check what can be told without the file.
+
+    Raises:
+        InvalidRequest: These are no page numbers and ranges, or a range runs backwards.
+    """
+    if not _PAGES.fullmatch(wanted):
+        raise InvalidRequest(f"{wanted!r} isn't like 1-20 or 1,3,5-: page numbers from 1 and ranges of them", _POINTER)
     for first, last in _ranges(wanted):
         if last is not None and last < first:
             raise InvalidRequest(f"the range {first}-{last} runs backwards", _POINTER)
@@ -23,7 +31,7 @@ def select_pages(wanted: str | None, num_pages: int) -> tuple[int, ...]:
     """The wanted pages of a file, from 1, ascending, each once.
 
     Args:
-        wanted: What the caller wrote, by ``PAGES_PATTERN``; None for all pages.
+        wanted: What the caller wrote, as ``check_pages`` takes it; None for all pages.
         num_pages: Pages of the file.
 
     Raises:

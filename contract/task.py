@@ -6,12 +6,14 @@ import json
 import secrets
 import time
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
 
 from contract.catalogue import ModelCard, TaskKind
-from contract.pages import PAGES_PATTERN
+from contract.options import TaskOptions as TaskOptions
+from contract.results import PartResult as PartResult
+from contract.results import Usage as Usage
 from contract.units import Unit
 
 Operation = Literal["ocr", "caption", "markdown", "ask"]
@@ -81,25 +83,6 @@ class ObjectInput(BaseModel):
     key: str
 
 
-class TaskOptions(BaseModel):
-    """How a task is run."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    max_partition: Annotated[int, Field(ge=1, le=64)] | None = None
-    max_new_tokens: Annotated[int, Field(ge=1, le=32768)] | None = None
-    pages: Annotated[str, Field(max_length=1000, pattern=PAGES_PATTERN)] | None = Field(
-        None, description="pages of a document, from 1", examples=["1-20", "1,3,5-"]
-    )
-    on_page_failure: Literal["succeed", "fail"] = Field(
-        "succeed", description="how a document ends of which some, but not all, pages failed"
-    )
-    clip_s: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] | None = Field(
-        None, description="seconds of a clip: a video is captioned clip by clip, then summarised"
-    )
-    start_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    end_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-
-
 class TaskSpec(BaseModel):
     """What the workers need to run a task; stored once, never changed."""
 
@@ -108,6 +91,7 @@ class TaskSpec(BaseModel):
     model: str
     operation: Operation
     prompt: str
+    summary_prompt: str | None = Field(None, description="asked over all clips; {captions} is what each of them gave")
     system: str | None = None
     inputs: tuple[UrlInput | ObjectInput, ...] = ()
     options: TaskOptions = TaskOptions()
@@ -134,57 +118,6 @@ class TaskSpec(BaseModel):
         partition = self.max_partition(card)
         tiles = len(self.inputs) * (partition + 1 if partition > 1 else 1)
         return tiles * card.tokens_per_tile + self.max_new_tokens(card)
-
-
-class Usage(BaseModel):
-    """What a part or a task consumed."""
-
-    model_config = ConfigDict(frozen=True)
-    images: int = 0
-    pages: int = 0
-    frames: int = 0
-    tiles: int = 0
-    prompt_tokens: int = 0
-    visual_tokens: int = 0
-    output_tokens: int = 0
-    gpu_seconds: float = 0.0
-
-    @property
-    def cost(self) -> int:
-        """Visual plus output tokens: the unit of fair shares."""
-        return self.visual_tokens + self.output_tokens
-
-
-class PartResult(BaseModel):
-    """What one part gave; small results sit in the record, all of them in the blob store."""
-
-    model_config = ConfigDict(frozen=True)
-    text: str | None = Field(description="None where the text is too long to sit in the record")
-    finish_reason: Literal["stop", "length", "repetition"] | None = Field(description="None where no model ran")
-    blob_key: str
-    usage: Usage
-    data: JsonValue = None
-    warnings: tuple[str, ...] = ()
-    source: Literal["model", "text_layer", "blank", "cache"] = "model"
-    start_s: float | None = None
-    end_s: float | None = None
-
-    def document(self, task_id: str, part: int, spec: TaskSpec) -> dict[str, object]:
-        """The result as it lies in the blob store and as callers read it."""
-        return {
-            "task_id": task_id,
-            "part": part,
-            "model": spec.model,
-            "operation": spec.operation,
-            "text": self.text,
-            "data": self.data,
-            "finish_reason": self.finish_reason,
-            "warnings": list(self.warnings),
-            "source": self.source,
-            "start_s": self.start_s,
-            "end_s": self.end_s,
-            "usage": self.usage.model_dump(),
-        }
 
 
 #: What the io role does for a planned task.

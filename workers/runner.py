@@ -31,9 +31,11 @@ from contract.metrics import WorkerMetrics
 from contract.redis_io import run
 from contract.scripting import Command
 from contract.task import Attempt, ObjectInput, PartResult, UrlInput, Usage, dumps
+from contract.units import PageUnit, SummaryUnit
 from ovis_engine import Completion, Engine, EngineError, Request, RequestError, TiledImage
 from workers.leases import Lease, LeaseKeeper, StopReason
 from workers.media.pool import MediaPool
+from workers.part_documents import PartDocuments
 from workers.retry_policy import Fail, decide
 
 log = get_logger(__name__)
@@ -112,7 +114,7 @@ class PartRunner:
         with self._stage("prepare"):
             images = self._prepare(lease.attempt)
         request = Request(
-            prompt=spec.prompt,
+            prompt=self._prompt(lease.attempt),
             images=images,
             system=spec.system,
             max_new_tokens=spec.max_new_tokens(self.card),
@@ -132,13 +134,20 @@ class PartRunner:
         def one(source: UrlInput | ObjectInput) -> TiledImage:
             trusted = isinstance(source, ObjectInput)
             url = self.blobs.presigned_get(source.bucket, source.key) if isinstance(source, ObjectInput) else source.url
-            return self.media.prepare(url, trusted=trusted, side=self.engine.side, max_partition=partition)
+            return self.media.prepare(url, trusted=trusted, side=self.engine.side, max_partition=partition, page=page)
 
-        inputs = attempt.spec.inputs
+        page = attempt.unit.page if isinstance(attempt.unit, PageUnit) else None
+        inputs = () if isinstance(attempt.unit, SummaryUnit) else attempt.spec.inputs
         if len(inputs) < 2:
             return tuple(map(one, inputs))
         with ThreadPoolExecutor(min(4, len(inputs)), thread_name_prefix="prepare") as threads:
             return tuple(threads.map(one, inputs))
+
+    def _prompt(self, attempt: Attempt) -> str:
+        if not isinstance(attempt.unit, SummaryUnit) or attempt.spec.summary_prompt is None:
+            return attempt.spec.prompt
+        captions = PartDocuments(self.client, self.blobs).captions(attempt.task_id, attempt.part)
+        return attempt.spec.summary_prompt.replace("{captions}", captions)
 
     def _generate(self, request: Request, lease: Lease) -> Completion:
         try:

@@ -101,7 +101,7 @@ async def cancel_task(task_id: str, tenant: Caller, services: SharedServices) ->
     responses=problems(401, 404, 409, 410, 503),
 )
 async def retry_task(task_id: str, tenant: Caller, services: SharedServices) -> Response:
-    """Queue a failed task again: a new run, with all its attempts and its whole deadline before it."""
+    """Queue a failed task again, or the failed parts of one: a new run, with all attempts and the whole deadline."""
     return pending_response(await services.changes.retry(task_id, tenant.id), services)
 
 

@@ -15,13 +15,14 @@ from multiprocessing.connection import Connection
 from contract.egress import EgressPolicy
 from contract.errors import FleetError, LimitExceeded
 from ovis_engine.tiling import TiledImage, tile_image
-from workers.media.decode import decode_image
+from workers.media.answers import DocumentFormat, DocumentProbe, PageSize
+from workers.media.decode import count_frames, decode_image
 from workers.media.fetch import fetch
-from workers.media.protocol import MediaJob, receive_job, send_error, send_tiles
+from workers.media.protocol import MediaJob, receive_job, send_error, send_probe, send_tiles
 
 
-def perform(job: MediaJob) -> TiledImage:
-    """Fetch, decode and tile.
+def perform(job: MediaJob) -> TiledImage | DocumentProbe:
+    """Fetch, then decode and tile, or look how many pages there are.
 
     Raises:
         FleetError: What was wrong with the input, or the object store.
@@ -30,7 +31,11 @@ def perform(job: MediaJob) -> TiledImage:
     policy = None if job.trusted else EgressPolicy(allow_http=job.allow_http, allow_networks=networks)
     limits = job.limits
     data = fetch(job.url, policy=policy, max_bytes=limits.max_input_bytes, timeout_s=limits.timeout_s)
-    image = decode_image(data, max_pixels=limits.max_pixels)
+    if job.what == "probe":
+        format_name, sizes = count_frames(data)
+        known: dict[str, DocumentFormat] = {"TIFF": "tiff", "GIF": "gif", "WEBP": "webp"}
+        return DocumentProbe(known.get(format_name, "picture"), tuple(PageSize(*size) for size in sizes))
+    image = decode_image(data, max_pixels=limits.max_pixels, frame=(job.page or 1) - 1)
     try:
         return tile_image(image, side=job.side, max_partition=job.max_partition)
     except MemoryError as exc:
@@ -46,13 +51,13 @@ def serve(connection: Connection) -> None:
             return
         _limit_cpu(job.limits.cpu_s)
         try:
-            image = perform(job)
+            answer = perform(job)
         except FleetError as exc:
             send_error(connection, exc.code, str(exc))
         except MemoryError:
             send_error(connection, LimitExceeded.code, "the input needs more memory than allowed")
         else:
-            send_tiles(connection, image)
+            send_probe(connection, answer) if isinstance(answer, DocumentProbe) else send_tiles(connection, answer)
 
 
 def _limit_cpu(seconds: int) -> None:

@@ -18,8 +18,29 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _DAMAGED = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, struct.error, zlib.error)
 
 
-def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
-    """Decode the first frame of ``data``.
+def count_frames(data: bytes) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """Format and size of each frame of ``data``, without decoding any.
+
+    Raises:
+        NotAnImage, TruncatedImage: As ``decode_image``.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            frames = []
+            for frame in range(getattr(image, "n_frames", 1)):
+                image.seek(frame)
+                frames.append(image.size)
+        except UnidentifiedImageError as exc:
+            raise NotAnImage(f"the bytes are none of {', '.join(FORMATS)}") from exc
+        except _DAMAGED as exc:
+            raise TruncatedImage("the document ends early or is damaged") from exc
+    return str(image.format), tuple(frames)
+
+
+def decode_image(data: bytes, *, max_pixels: int, frame: int = 0) -> Image.Image:
+    """Decode one frame of ``data``, from 0.
 
     Raises:
         NotAnImage: None of ``FORMATS``.
@@ -32,6 +53,8 @@ def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
         warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if frame:
+                image.seek(frame)
         except UnidentifiedImageError as exc:
             raise NotAnImage(f"the bytes are none of {', '.join(FORMATS)}") from exc
         except MemoryError as exc:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import Pipe
 from typing import Any
 
@@ -17,6 +18,7 @@ from contract.logs import get_logger
 from ovis_engine.errors import InvalidTilesError
 from ovis_engine.tiling import TiledImage
 from workers.media import protocol
+from workers.media.answers import DocumentProbe, VideoProbe
 from workers.media.protocol import MediaJob
 from workers.settings import WorkerSettings
 
@@ -65,14 +67,29 @@ class MediaPool:
         for _ in range(settings.media_processes):
             self._idle.put(self._spawn())
 
-    def prepare(self, url: str, *, trusted: bool, side: int, max_partition: int) -> TiledImage:
-        """Fetch, decode and tile one picture.
+    def prepare(self, url: str, *, trusted: bool, side: int, max_partition: int, page: int | None = None) -> TiledImage:
+        """Fetch, decode and tile one picture, or one page of a document, from 1.
 
         Raises:
             FleetError: What was wrong; ``MediaProcessDied`` where the process ended without saying.
         """
+        answer = self._perform(self._job(url, trusted=trusted, side=side, max_partition=max_partition, page=page))
+        assert isinstance(answer, TiledImage)
+        return answer
+
+    def probe(self, url: str, *, trusted: bool) -> DocumentProbe | VideoProbe:
+        """Look what a file is and how many pages it has.
+
+        Raises:
+            FleetError: What was wrong; ``MediaProcessDied`` where the process ended without saying.
+        """
+        answer = self._perform(replace(self._job(url, trusted=trusted, side=1, max_partition=1), what="probe"))
+        assert isinstance(answer, DocumentProbe)
+        return answer
+
+    def _job(self, url: str, *, trusted: bool, side: int, max_partition: int, page: int | None = None) -> MediaJob:
         settings = self._settings
-        job = MediaJob(
+        return MediaJob(
             url=url,
             trusted=trusted,
             allow_http=settings.egress_allow_http,
@@ -85,20 +102,25 @@ class MediaPool:
                 timeout_s=settings.media_timeout_s,
                 cpu_s=settings.media_cpu_s,
             ),
+            page=page,
         )
+
+    def _perform(self, job: MediaJob) -> TiledImage | DocumentProbe:
         child = self._living(self._idle.get())
-        healthy = False
+        healthy, answer = False, None
         try:
             header = self._ask(child, job)
-            image = protocol.receive_tiles(child.connection, header) if header["ok"] else None
+            if header["ok"]:
+                probing = job.what == "probe"
+                answer = protocol.read_probe(header) if probing else protocol.receive_tiles(child.connection, header)
             healthy = True
         except (EOFError, OSError, ValueError, InvalidTilesError) as exc:
             raise self._lost(child) from exc
         finally:
             self._give_back(child, healthy=healthy)
-        if image is None:
+        if answer is None:
             raise _error(header["code"], header["detail"])
-        return image
+        return answer
 
     def pids(self) -> list[int]:
         """Process ids of the media processes."""

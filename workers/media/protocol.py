@@ -10,12 +10,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ovis_engine.tiling import TiledImage
+from workers.media.answers import DocumentProbe, PageSize
 
 #: Longest header either side accepts.
 MAX_HEADER_BYTES = 1 << 20
@@ -41,6 +42,8 @@ class MediaJob:
         allow_http, allow_networks: The egress policy.
         side: Side of a tile, in pixels.
         max_partition: Most tiles of the grid.
+        what: Whether to prepare a picture or to look how many pages there are.
+        page: Which page to prepare, from 1; None takes the first picture.
     """
 
     url: str
@@ -50,6 +53,8 @@ class MediaJob:
     side: int
     max_partition: int
     limits: MediaLimits
+    what: Literal["prepare", "probe"] = "prepare"
+    page: int | None = None
 
 
 def send_job(connection: Connection, job: MediaJob) -> None:
@@ -80,6 +85,12 @@ def send_tiles(connection: Connection, image: TiledImage) -> None:
         connection.send_bytes(np.ascontiguousarray(tile).data.cast("B"))
 
 
+def send_probe(connection: Connection, probe: DocumentProbe) -> None:
+    """Answer with what a document is."""
+    pages = [(page.width, page.height) for page in probe.pages]
+    connection.send_bytes(json.dumps({"ok": True, "format": probe.format, "pages": pages}).encode())
+
+
 def send_error(connection: Connection, code: str, detail: str) -> None:
     """Answer with an error of ``contract.errors``."""
     connection.send_bytes(json.dumps({"ok": False, "code": code, "detail": detail[:1000]}).encode())
@@ -89,6 +100,11 @@ def receive_header(connection: Connection) -> dict[str, Any]:
     """The header of an answer."""
     header: dict[str, Any] = json.loads(connection.recv_bytes(MAX_HEADER_BYTES))
     return header
+
+
+def read_probe(header: dict[str, Any]) -> DocumentProbe:
+    """The document that ``header`` describes."""
+    return DocumentProbe(header["format"], tuple(PageSize(*page) for page in header["pages"]))
 
 
 def receive_tiles(connection: Connection, header: dict[str, Any]) -> TiledImage:
