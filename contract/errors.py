@@ -17,7 +17,14 @@
     │   ├── InputUnavailable        input_unavailable       the caller's URL or object can't be read
     │   ├── NotAnImage              not_an_image
     │   ├── TruncatedImage          truncated_image
-    │   ├── LimitExceeded           limit_exceeded          pixels, bytes, memory or seconds of one input
+    │   ├── NotADocument            not_a_document
+    │   ├── DamagedDocument         damaged_document
+    │   ├── EncryptedDocument       encrypted_document
+    │   ├── PageOutOfRange          page_out_of_range
+    │   ├── OfficeUnavailable       office_unavailable      Office files need LibreOffice, which isn't there
+    │   ├── NotAVideo               not_a_video
+    │   ├── DamagedVideo            damaged_video
+    │   ├── LimitExceeded           limit_exceeded          pixels, bytes, pages, frames, memory or seconds of one input
     │   ├── DeadlineExceeded        deadline_exceeded       the task's deadline_s passed
     │   ├── ContextTooLong          context_too_long
     │   └── RejectedByEngine        rejected_by_engine
@@ -183,8 +190,57 @@ class TruncatedImage(CallerError):
     title = "Damaged image"
 
 
+class NotADocument(CallerError):
+    """The bytes are in no document format that is read here."""
+
+    code = "not_a_document"
+    title = "Not a document"
+
+
+class DamagedDocument(CallerError):
+    """The document, or the page of it that was asked for, can't be read."""
+
+    code = "damaged_document"
+    title = "Damaged document"
+
+
+class EncryptedDocument(CallerError):
+    """The document opens with a password only."""
+
+    code = "encrypted_document"
+    title = "Encrypted document"
+
+
+class PageOutOfRange(CallerError):
+    """The document has no page of that number."""
+
+    code = "page_out_of_range"
+    title = "No such page"
+
+
+class OfficeUnavailable(CallerError):
+    """Office files are read through LibreOffice, which this installation lacks."""
+
+    code = "office_unavailable"
+    title = "Office files not readable here"
+
+
+class NotAVideo(CallerError):
+    """The bytes hold no moving pictures in a format that is read here."""
+
+    code = "not_a_video"
+    title = "Not a video"
+
+
+class DamagedVideo(CallerError):
+    """The clip can't be decoded, or gives no frame for the stretch that was asked for."""
+
+    code = "damaged_video"
+    title = "Damaged video"
+
+
 class LimitExceeded(CallerError):
-    """One input needs more pixels, bytes, memory or seconds than an input may."""
+    """One input needs more pixels, bytes, pages, frames, memory or seconds than an input may."""
 
     code = "limit_exceeded"
     title = "Input over a limit"

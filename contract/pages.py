@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from contract.errors import InvalidRequest
+from contract.errors import InvalidRequest, PageOutOfRange
 
 _RANGE = r" *[1-9][0-9]{0,5} *(?:- *(?:[1-9][0-9]{0,5} *)?)?"
 
@@ -35,7 +35,8 @@ def select_pages(wanted: str | None, num_pages: int) -> tuple[int, ...]:
         num_pages: Pages of the file.
 
     Raises:
-        InvalidRequest: A page beyond the last, or no page at all.
+        PageOutOfRange: A page beyond the last.
+        InvalidRequest: No page at all.
     """
     if num_pages < 1:
         raise InvalidRequest("the file has no pages")
@@ -45,7 +46,7 @@ def select_pages(wanted: str | None, num_pages: int) -> tuple[int, ...]:
     for first, last in _ranges(wanted):
         highest = first if last is None else max(first, last)
         if highest > num_pages:
-            raise InvalidRequest(f"page {highest} is beyond the end: the file has {num_pages} pages", _POINTER)
+            raise PageOutOfRange(f"page {highest} is beyond the end: the file has {num_pages} pages")
         chosen.update(range(first, (num_pages if last is None else last) + 1))
     if not chosen:
         raise InvalidRequest("no page is selected", _POINTER)

@@ -105,6 +105,12 @@ class NoVideoFramesError(VideoError):
     code = "no_video_frames"
 
 
+class VideoTooLargeError(VideoError):
+    """The clip has more pixels, frames a second, or frames in the stretch asked for, than the reader may decode."""
+
+    code = "video_too_large"
+
+
 class DamagedVideoError(VideoError):
     """The file is no video, is damaged, or ends before a frame that it announced."""
 

@@ -6,22 +6,85 @@ Two readers give the same frames: `PyAvReader` decodes only what it must, `Movie
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from ovis_engine.errors import DamagedVideoError, NoVideoFramesError, NoVideoStreamError
+from ovis_engine.errors import DamagedVideoError, NoVideoFramesError, NoVideoStreamError, VideoTooLargeError
 from ovis_engine.tiling import UInt8Array
 
 #: Frames that the models were trained on, per clip.
 NUM_FRAMES = 12
 
 
+T = TypeVar("T")
+
+#: A local file, or a clip's bytes.
+Source = Path | bytes
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames of a clip are read. As it is: the model card's.
+
+    Attributes:
+        num_frames: Most frames, at least 1; None means ``NUM_FRAMES``, or as many as ``fps`` gives.
+        fps: Frames per second of the stretch, above 0; evenly spread, at most ``num_frames``.
+        start_s: Where the stretch begins, in seconds from the clip's start.
+        end_s: Where it ends; None means with the clip.
+    """
+
+    num_frames: int | None = None
+    fps: float | None = None
+    start_s: float = 0.0
+    end_s: float | None = None
+
+    def numbers(self, total: int, rate: Fraction) -> Sequence[int]:
+        """Ascending numbers of the frames, of a clip of ``total`` frames at ``rate`` a second.
+
+        Raises:
+            NoVideoFramesError: If the clip has no frame in the stretch.
+        """
+        first = int(Fraction(self.start_s) * rate)
+        last = total if self.end_s is None else min(total, ceil(Fraction(self.end_s) * rate))
+        if first >= last:
+            end = "its end" if self.end_s is None else f"{self.end_s:g} s"
+            raise NoVideoFramesError(f"the clip has no frame from {self.start_s:g} s to {end}")
+        return [first + number for number in sample_indices(last - first, self._count((last - first) / rate))]
+
+    def _count(self, stretch_s: Fraction) -> int:
+        if self.fps is None:
+            return self.num_frames or NUM_FRAMES
+        spread = max(1, round(stretch_s * Fraction(self.fps)))
+        return min(spread, self.num_frames or spread)
+
+
 class VideoReader(Protocol):
     """Reads frames of a clip."""
+
+    def sample(self, source: Path, sampling: Sampling, keep: Callable[[Image.Image], T]) -> list[tuple[float, T]]:
+        """Reads frames and keeps of each what is needed.
+
+        Args:
+            source: A local video file.
+            sampling: Which frames.
+            keep: Called with each RGB picture, turned upright; maybe from several threads.
+
+        Returns:
+            When each frame is shown, in seconds from the clip's start, and what was kept of it; in order of time.
+
+        Raises:
+            NoVideoStreamError: If the file holds no moving pictures.
+            NoVideoFramesError: If no frame can be decoded, or none is in the stretch.
+            DamagedVideoError: If the file is no video or is damaged.
+        """
+        ...
 
     def read_frames(self, file: Path, num_frames: int = NUM_FRAMES) -> list[Image.Image]:
         """Reads evenly spread frames.
@@ -41,28 +104,77 @@ class VideoReader(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ClipLimits:
+    """What a reader may decode: pixels of a frame, and frames of a clip. None is no limit."""
+
+    max_pixels: int | None = None
+    max_frames: int | None = None
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """What a look at a clip shows: seconds, pixels of a frame turned upright, frames, frames a second."""
+
+    duration_s: float
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+
+
 class PyAvReader:
     """Seeks to the keyframe before each wanted frame and leaves out what no wanted frame needs."""
 
+    def __init__(self, limits: ClipLimits = ClipLimits()) -> None:
+        """More than ``limits`` raises `VideoTooLargeError`."""
+        self._limits = limits
+
     def read_frames(self, file: Path, num_frames: int = NUM_FRAMES) -> list[Image.Image]:
         """As `VideoReader.read_frames`. Where frames come at uneven times, the one shown at a moment is taken."""
+        return [picture for _, picture in self.sample(file, Sampling(num_frames=num_frames), lambda picture: picture)]
+
+    def sample(self, source: Source, sampling: Sampling, keep: Callable[[Image.Image], T]) -> list[tuple[float, T]]:
+        """As `VideoReader.sample`, from bytes too. ``keep`` is called from two threads, a few frames at a time.
+
+        Raises:
+            VideoTooLargeError: If a limit is exceeded.
+        """
         import av
 
-        from ovis_engine.video_scan import pick_frames
+        from ovis_engine.video_scan import Picker, upright
 
+        def choose(total: int, rate: Fraction) -> Sequence[int]:
+            numbers = sampling.numbers(total, rate)
+            most = self._limits.max_frames
+            if most is not None and len(numbers) > most:
+                raise VideoTooLargeError(f"{len(numbers)} frames are asked for; the limit is {most}")
+            return numbers
+
+        picker = Picker(choose, lambda frame: keep(_picture(upright(frame))), max_pixels=self._limits.max_pixels)
         try:
-            frames = pick_frames(file, lambda total: sample_indices(total, num_frames))
-            # The model card's reader converts colours with bicubic chroma.
-            interpolation = av.video.reformatter.Interpolation.BICUBIC
-            pictures = [frame.to_ndarray(format="rgb24", interpolation=interpolation) for frame in frames]
+            return picker.pick(source)
         except FileNotFoundError:
             raise
         except av.error.FFmpegError as exc:
             raise DamagedVideoError(f"the clip cannot be decoded ({type(exc).__name__})") from exc
-        # The library gives the angle counterclockwise, as numpy takes it.
-        return [
-            _picture(np.rot90(picture, frame.rotation // 90)) for picture, frame in zip(pictures, frames, strict=True)
-        ]
+
+    def probe(self, source: Source) -> ClipFacts:
+        """Looks at a clip; decodes its first frame only.
+
+        Raises:
+            NoVideoStreamError, NoVideoFramesError, DamagedVideoError, VideoTooLargeError: As `sample`.
+        """
+        import av
+
+        from ovis_engine.video_scan import clip_facts
+
+        try:
+            return ClipFacts(*clip_facts(source, max_pixels=self._limits.max_pixels))
+        except FileNotFoundError:
+            raise
+        except av.error.FFmpegError as exc:
+            raise DamagedVideoError(f"the clip cannot be decoded ({type(exc).__name__})") from exc
 
 
 class MoviePyReader:
@@ -74,19 +186,26 @@ class MoviePyReader:
         Raises:
             ImportError: If moviepy is not installed.
         """
+        return [picture for _, picture in self.sample(file, Sampling(num_frames=num_frames), lambda picture: picture)]
+
+    def sample(self, source: Path, sampling: Sampling, keep: Callable[[Image.Image], T]) -> list[tuple[float, T]]:
+        """As `VideoReader.sample`, for clips whose frames come at even times.
+
+        Raises:
+            ImportError: If moviepy is not installed.
+        """
         from moviepy import VideoFileClip
 
-        _check_with_moviepy(file)
+        _check_with_moviepy(source)
         with warnings.catch_warnings():
             # It warns about frames that a container announces and lacks, and repeats the last one; and it leaves pipes
             # of processes that have ended to the garbage collector.
             warnings.simplefilter("ignore", UserWarning)
             warnings.simplefilter("ignore", ResourceWarning)
-            with VideoFileClip(str(file), audio=False) as clip:
-                indices = sample_indices(int(clip.fps * clip.duration), num_frames)
-                if not indices:
-                    raise NoVideoFramesError("the clip has no frames")
-                return [_picture(clip.get_frame(index / clip.fps)) for index in indices]
+            with VideoFileClip(str(source), audio=False) as clip:
+                indices = sampling.numbers(int(clip.fps * clip.duration), Fraction(clip.fps))
+                times = [index / clip.fps for index in indices]
+                return [(time, keep(_picture(clip.get_frame(time)))) for time in times]
 
 
 def sample_indices(total: int, num_frames: int = NUM_FRAMES) -> Sequence[int]:

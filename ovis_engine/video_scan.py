@@ -7,13 +7,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from io import BytesIO
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import av
+import numpy as np
 
-from ovis_engine.errors import DamagedVideoError, NoVideoFramesError, NoVideoStreamError
+from ovis_engine.errors import DamagedVideoError, NoVideoFramesError, NoVideoStreamError, VideoTooLargeError
+from ovis_engine.tiling import UInt8Array
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -37,56 +40,125 @@ MISSING_FRAMES = 2
 MICROSECONDS = 1_000_000
 
 
-def pick_frames(file: Path, choose: Callable[[int], Sequence[int]]) -> list[VideoFrame]:
-    """Decodes the frames with certain numbers, counted at the clip's average rate.
+#: Frames a second above which a header is not believed; high-speed cameras' files play at ordinary rates.
+MAX_RATE = 1000
 
-    Args:
-        file: A local video file.
-        choose: Given the number of frames in the clip, the ascending numbers that are wanted.
+T = TypeVar("T")
 
-    Returns:
-        One frame per number. Frame n is the one shown half a frame after its time n / rate.
+
+class Picker(Generic[T]):
+    """Decodes the frames with certain numbers, counted at the clip's average rate, and keeps something of each."""
+
+    def __init__(
+        self,
+        choose: Callable[[int, Fraction], Sequence[int]],
+        keep: Callable[[VideoFrame], T],
+        *,
+        max_pixels: int | None = None,
+    ) -> None:
+        """Says what is wanted.
+
+        Args:
+            choose: Given the number of frames in the clip and its rate, the ascending numbers that are wanted.
+            keep: Called with each wanted frame, from two threads; frames are not held longer.
+            max_pixels: Most pixels of a frame; None is no limit.
+        """
+        self._choose, self._keep, self._max_pixels = choose, keep, max_pixels
+
+    def pick(self, source: Path | bytes) -> list[tuple[float, T]]:
+        """Reads a clip.
+
+        Args:
+            source: A local video file, or its bytes.
+
+        Returns:
+            Per number its time in seconds and what was kept. Frame n is the one shown half a frame after its time
+            n / rate.
+
+        Raises:
+            NoVideoStreamError: If the file holds no moving pictures.
+            NoVideoFramesError: If no frame can be decoded.
+            VideoTooLargeError: If it has too many pixels or frames a second.
+            DamagedVideoError: If the file ends long before its header says.
+            av.error.FFmpegError: If it cannot be opened or decoded otherwise.
+        """
+        with _opened(source) as container:
+            stream = _moving_pictures(container, self._max_pixels)
+            rate = _rate(stream)
+            numbers = self._choose(_count_frames(container, stream, rate), rate)
+            start, base = Fraction(container.start_time or 0, MICROSECONDS), Fraction(stream.time_base or 1)
+            limits = [int((start + (number + Fraction(1, 2)) / rate) / base) for number in numbers]
+            frame_ticks = max(1, int(1 / rate / base))
+        # Two decoders with a thread each are faster than one with two, which stand still around every seek.
+        half = (len(limits) + 1) // 2
+        parts = [part for part in (limits[:half], limits[half:]) if part]
+        with ThreadPoolExecutor(len(parts)) as pool:
+            picked = pool.map(lambda part: self._pick_part(source, part, frame_ticks), parts)
+            kept = [one for part in picked for one in part]
+        return [(float(number / rate), one) for number, one in zip(numbers, kept, strict=True)]
+
+    def _pick_part(self, source: Path | bytes, limits: Sequence[int], frame_ticks: int) -> list[T]:
+        with _opened(source) as container:
+            stream = _moving_pictures(container, self._max_pixels)
+            stream.codec_context.thread_count = 1
+            return _Scan(container, stream, frame_ticks, self._keep).pick(limits)
+
+
+def clip_facts(source: Path | bytes, *, max_pixels: int | None) -> tuple[float, int, int, int, float]:
+    """Seconds, width and height turned upright, number of frames, and frames a second of a clip.
 
     Raises:
-        NoVideoStreamError: If the file holds no moving pictures.
-        NoVideoFramesError: If no frame can be decoded.
-        DamagedVideoError: If the file ends long before its header says.
-        av.error.FFmpegError: If it cannot be opened or decoded otherwise.
+        NoVideoStreamError, NoVideoFramesError, VideoTooLargeError, av.error.FFmpegError: As `Picker.pick`.
     """
-    with _opened(file) as container:
-        stream = _moving_pictures(container)
-        rate = stream.average_rate or stream.guessed_rate
-        numbers = choose(_count_frames(container, stream, rate)) if rate else ()
-        if not rate or not numbers:
+    with _opened(source) as container:
+        stream = _moving_pictures(container, max_pixels)
+        rate = _rate(stream)
+        total = _count_frames(container, stream, rate)
+        first = next(container.decode(stream), None)
+        if first is None or total < 1:
             raise NoVideoFramesError("the clip has no frames")
-        start, base = Fraction(container.start_time or 0, MICROSECONDS), Fraction(stream.time_base or 1)
-        limits = [int((start + (number + Fraction(1, 2)) / rate) / base) for number in numbers]
-        frame_ticks = max(1, int(1 / rate / base))
-    # Two decoders with a thread each are faster than one with two, which stand still around every seek.
-    half = (len(limits) + 1) // 2
-    parts = [part for part in (limits[:half], limits[half:]) if part]
-    with ThreadPoolExecutor(len(parts)) as pool:
-        picked = pool.map(lambda part: _pick_part(file, part, frame_ticks), parts)
-        return [frame for part in picked for frame in part]
+        turned = round(first.rotation / 90) % 2 == 1
+        width, height = (first.height, first.width) if turned else (first.width, first.height)
+        seconds = container.duration / MICROSECONDS if container.duration else total / rate
+    return float(seconds), width, height, total, float(rate)
 
 
-def _opened(file: Path) -> InputContainer:
+def upright(frame: VideoFrame) -> UInt8Array:
+    """A frame as uint8 RGB (height, width, 3), turned as its file says."""
+    # The model card's reader converts colours with bicubic chroma.
+    pixels = frame.to_ndarray(format="rgb24", interpolation=av.video.reformatter.Interpolation.BICUBIC)
+    # The library gives the angle counterclockwise, as numpy takes it.
+    return np.rot90(pixels, round(frame.rotation / 90))
+
+
+def _opened(source: Path | bytes) -> InputContainer:
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-    return av.open(str(file), options=options)
+    file = BytesIO(source) if isinstance(source, bytes) else str(source)
+    return av.open(file, mode="r", options=options)
 
 
-def _pick_part(file: Path, limits: Sequence[int], frame_ticks: int) -> list[VideoFrame]:
-    with _opened(file) as container:
-        stream = _moving_pictures(container)
-        stream.codec_context.thread_count = 1
-        return _Scan(container, stream, frame_ticks).pick(limits)
+def _rate(stream: VideoStream) -> Fraction:
+    rate = stream.average_rate or stream.guessed_rate
+    if not rate or rate < 0:
+        raise NoVideoFramesError("the clip has no frames")
+    if rate > MAX_RATE:
+        raise VideoTooLargeError(f"the clip has {float(rate):g} frames a second; the limit is {MAX_RATE}")
+    return Fraction(rate)
 
 
-def _moving_pictures(container: InputContainer) -> VideoStream:
+def _moving_pictures(container: InputContainer, max_pixels: int | None) -> VideoStream:
     """The first video stream that is no cover picture."""
     for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
+        if stream.disposition & av.stream.Disposition.attached_pic:
+            continue
+        context = stream.codec_context
+        if max_pixels is not None:
+            if context.width * context.height > max_pixels:
+                raise VideoTooLargeError(
+                    f"the clip's frames have {context.width} x {context.height} pixels; the limit is {max_pixels}"
+                )
+            context.options = {"max_pixels": str(max_pixels)}  # for sizes that change on the way
+        return stream
     raise NoVideoStreamError("the file holds no moving pictures")
 
 
@@ -100,53 +172,69 @@ def _count_frames(container: InputContainer, stream: VideoStream, rate: Fraction
     return count
 
 
-class _Scan:
+class _Scan(Generic[T]):
     """Decodes the last frame before each of some ascending limits in a stream's time."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, frame_ticks: int) -> None:
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, frame_ticks: int, keep: Callable[[VideoFrame], T]
+    ) -> None:
         """Takes over an opened stream; frame_ticks is the time of a frame in its time base."""
-        self._container, self._stream, self._frame_ticks = container, stream, frame_ticks
+        self._container, self._stream, self._frame_ticks, self._keep = container, stream, frame_ticks, keep
         self._limits: Sequence[int] = ()
+        # Time of the frame that was kept last.
+        self._kept_at = 0
         # Times at which the packets since the last seek are shown: all sorted, and those given to the decoder.
         self._known: list[int] = []
         self._fed: set[int | None] = set()
 
-    def pick(self, limits: Sequence[int]) -> list[VideoFrame]:
+    def pick(self, limits: Sequence[int]) -> list[T]:
         """Decodes; a stream that ends early shows its last frame on, one that begins late its first."""
-        chosen: list[VideoFrame] = []
+        chosen: list[T] = []
         for keyframe, group in groupby(limits, self._keyframe_before):
             self._limits = list(group)
             # The first group is often read from where the file was opened.
             if keyframe is not None and (chosen or keyframe > (self._stream.start_time or 0)):
                 self._container.seek(self._limits[0], stream=self._stream)
-            frames = self._pick_group()
-            if frames[0] is None and keyframe is not None:
+            kept = self._pick_group()
+            if kept[0] is None and keyframe is not None:
                 # The keyframe stands before the limit in the file, but is shown after it.
                 self._container.seek(max(0, self._limits[0] - REORDERED * self._frame_ticks), stream=self._stream)
-                frames = self._pick_group()
-            for frame in frames:
-                held = frame or (chosen[-1] if chosen else None)
+                kept = self._pick_group()
+            for one in kept:
+                held = one if one is not None else (chosen[-1] if chosen else None)
                 if held is None:
                     raise NoVideoFramesError("no frame of the clip can be decoded")
                 chosen.append(held)
-        self._check_end(chosen[-1], limits[-1])
+        self._check_end(limits[-1])
         return chosen
 
-    def _pick_group(self) -> list[VideoFrame | None]:
-        """The frames for the current limits, decoded from where the container stands; None for what comes too late."""
+    def _pick_group(self) -> list[T | None]:
+        """What is kept for the current limits, read from where the container stands; None for what comes too late."""
         self._known.clear()
         self._fed.clear()
-        picked: list[VideoFrame | None] = [None] * len(self._limits)
+        picked: list[T | None] = []
         first: VideoFrame | None = None
+        newest: VideoFrame | None = None
         for frame in self._decode():
             first = first or frame
-            # A frame stands for every limit after it, until a later one does.
-            for place in range(bisect_right(self._limits, frame.pts or 0), len(picked)):
-                picked[place] = frame
+            # Frames come in order of time: those limits that this one has reached get the one before it.
+            self._fill(picked, newest, bisect_right(self._limits, frame.pts or 0))
+            newest = frame
+        self._fill(picked, newest, len(self._limits))
         begins = (self._stream.start_time or 0) + self._frame_ticks
-        if first is not None and (first.pts or 0) <= begins:
-            picked = [frame or first for frame in picked]
+        if first is not None and (first.pts or 0) <= begins and picked[0] is None:
+            kept = self._keep(first)
+            picked = [kept if one is None else one for one in picked]
         return picked
+
+    def _fill(self, picked: list[T | None], frame: VideoFrame | None, count: int) -> None:
+        """Extends ``picked`` to ``count`` entries with what is kept of a frame."""
+        missing = count - len(picked)
+        if missing <= 0:
+            return
+        if frame is not None:
+            self._kept_at = frame.pts or 0
+        picked += [None if frame is None else self._keep(frame)] * missing
 
     def _decode(self) -> Iterator[VideoFrame]:
         """Yields frames up to the last limit, without most of those that are neither wanted nor referred to."""
@@ -195,11 +283,11 @@ class _Scan:
         place = entries.search_timestamp(limit) if len(entries) else -1
         return None if place < 0 else entries[place].timestamp
 
-    def _check_end(self, last: VideoFrame, limit: int) -> None:
+    def _check_end(self, limit: int) -> None:
         """Tells a clip that was cut short from one whose sound is a little longer than its pictures."""
         if not self._stream.duration:
             return
         end = min((self._stream.start_time or 0) + self._stream.duration, limit)
-        newest = max([last.pts or 0, *self._known[-1:]])
+        newest = max([self._kept_at, *self._known[-1:]])
         if newest + (1 + MISSING_FRAMES) * self._frame_ticks < end:
             raise DamagedVideoError("the clip ends before its header says")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from contract.blobs import BlobStore
 from contract.catalogue import CATALOGUE
-from contract.errors import InvalidRequest, LimitExceeded
+from contract.errors import InvalidRequest, LimitExceeded, NotADocument, NotAVideo
 from contract.pages import select_pages
 from contract.task import Job, ObjectInput, TaskOptions
 from contract.units import ClipUnit, PageUnit, Unit
@@ -67,13 +67,13 @@ class Planner:
 
 def _pages(probe: DocumentProbe | VideoProbe, options: TaskOptions) -> tuple[Unit, ...]:
     if not isinstance(probe, DocumentProbe):
-        raise InvalidRequest("the file is a video; hand it in as a task of kind video", "/kind")
+        raise NotADocument("the file is a video; hand it in as a task of kind video")
     return tuple(PageUnit(page=page) for page in select_pages(options.pages, len(probe.pages)))
 
 
 def _clips(probe: DocumentProbe | VideoProbe, options: TaskOptions) -> tuple[Unit, ...]:
     if not isinstance(probe, VideoProbe):
-        raise InvalidRequest(f"the file is no video but {probe.format}", "/kind")
+        raise NotAVideo(f"the file is no video but {probe.format}")
     assert options.clip_s is not None
     start_s, end_s = options.start_s or 0.0, min(options.end_s or probe.duration_s, probe.duration_s)
     if start_s >= end_s:

@@ -134,7 +134,8 @@ class PartRunner:
         def one(source: UrlInput | ObjectInput) -> TiledImage:
             trusted = isinstance(source, ObjectInput)
             url = self.blobs.presigned_get(source.bucket, source.key) if isinstance(source, ObjectInput) else source.url
-            return self.media.prepare(url, trusted=trusted, side=self.engine.side, max_partition=partition, page=page)
+            side = self.engine.side
+            return self.media.prepare(url, trusted=trusted, side=side, max_partition=partition, page=page).image
 
         page = attempt.unit.page if isinstance(attempt.unit, PageUnit) else None
         inputs = () if isinstance(attempt.unit, SummaryUnit) else attempt.spec.inputs

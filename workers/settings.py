@@ -38,11 +38,21 @@ class WorkerSettings(FleetSettings):
     plan_max_parts: int = Field(5000, ge=1, le=100_000, description="most pages or clips of one task")
     media_processes: int = Field(2, ge=1, le=64, description="processes that fetch and decode")
     media_jobs_per_process: int = Field(500, ge=1, description="jobs after which a media process is replaced")
-    media_timeout_s: float = Field(60.0, gt=0, le=3600, description="wall time of one picture, fetching included")
-    media_cpu_s: int = Field(30, ge=1, le=3600, description="CPU time of one picture")
+    media_timeout_s: float = Field(60.0, gt=0, le=3600, description="wall time of one job, fetching included")
+    media_cpu_s: int = Field(30, ge=1, le=3600, description="CPU time of one job: a picture, a page, a clip, a look")
     media_memory_bytes: int = Field(2048 * MIB, ge=256 * MIB, description="address space of a media process")
     media_max_input_bytes: int = Field(64 * MIB, ge=1024, description="bytes of one input")
-    media_max_pixels: int = Field(100_000_000, ge=1, description="pixels of one picture")
+    media_max_pixels: int = Field(100_000_000, ge=1, description="pixels of one picture, page or frame")
+    media_max_pages: int = Field(5000, ge=1, le=50_000, description="pages of one document")
+    media_max_frames: int = Field(256, ge=1, le=4096, description="frames of one clip")
+    media_cache_bytes: int = Field(
+        64 * MIB,
+        ge=0,
+        description="bytes of documents and clips that a media process keeps for their next page; 0 is off",
+    )
+    media_office_command: Path | None = Field(
+        None, description="LibreOffice's soffice, which opens Office files; none means the one on the PATH, if any"
+    )
     inline_result_bytes: int = Field(16384, ge=0, le=1 * MIB, description="longest text that sits in the record")
 
     @property

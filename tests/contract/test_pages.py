@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.errors import InvalidRequest
+from contract.errors import InvalidRequest, PageOutOfRange
 from contract.pages import check_pages, select_pages
 from contract.task import TaskOptions
 
@@ -28,7 +28,7 @@ def test_pages_are_selected_in_the_files_order_and_once_each(wanted: str | None,
 
 @pytest.mark.parametrize("wanted", ["7", "1-7", "7-", "1,100000"])
 def test_a_page_beyond_the_end_is_the_callers_error(wanted: str) -> None:
-    with pytest.raises(InvalidRequest, match="beyond the end: the file has 6 pages"):
+    with pytest.raises(PageOutOfRange, match="beyond the end: the file has 6 pages"):
         select_pages(wanted, 6)
 
 

@@ -157,9 +157,9 @@ def test_a_file_becomes_a_part_for_each_wanted_page(client: redis.Redis, jobs: J
 @pytest.mark.parametrize(
     ("data", "options", "code", "said"),
     [
-        (tiff(3), {"pages": "2-4"}, "invalid_request", "page 4 is beyond the end: the file has 3 pages"),
+        (tiff(3), {"pages": "2-4"}, "page_out_of_range", "page 4 is beyond the end: the file has 3 pages"),
         (tiff(51), {}, "limit_exceeded", "51 parts; the limit is 50"),
-        (tiff(2), {"kind": "video", "clip_s": 5.0}, "invalid_request", "no video"),
+        (tiff(2), {"kind": "video", "clip_s": 5.0}, "not_a_video", "no video"),
     ],
     ids=["pages beyond the end", "too many pages", "no video"],
 )

@@ -130,7 +130,7 @@ def prepare(pool: MediaPool, url: str, *, trusted: bool = True) -> object:
 
 def test_tiles_from_a_media_process_equal_those_made_here(pool: MediaPool, web: str) -> None:
     BODIES["receipt"] = RECEIPT
-    there = pool.prepare(f"{web}/receipt", trusted=True, side=336, max_partition=4)
+    there = pool.prepare(f"{web}/receipt", trusted=True, side=336, max_partition=4).image
     here = tile_image(Image.open(io.BytesIO(RECEIPT)), side=336, max_partition=4)
     assert (there.rows, there.cols, there.width, there.height) == (here.rows, here.cols, here.width, here.height)
     assert len(there.tiles) == len(here.tiles)

@@ -6,6 +6,8 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from PIL import Image, UnidentifiedImageError
 
@@ -18,58 +20,60 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _DAMAGED = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, struct.error, zlib.error)
 
 
-def count_frames(data: bytes) -> tuple[str, tuple[tuple[int, int], ...]]:
-    """Format and size of each frame of ``data``, without decoding any.
-
-    Raises:
-        NotAnImage, TruncatedImage: As ``decode_image``.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            frames = []
-            for frame in range(getattr(image, "n_frames", 1)):
-                image.seek(frame)
-                frames.append(image.size)
-        except UnidentifiedImageError as exc:
-            raise NotAnImage(f"the bytes are none of {', '.join(FORMATS)}") from exc
-        except _DAMAGED as exc:
-            raise TruncatedImage("the document ends early or is damaged") from exc
-    return str(image.format), tuple(frames)
-
-
-def decode_image(data: bytes, *, max_pixels: int, frame: int = 0) -> Image.Image:
-    """Decode one frame of ``data``, from 0.
+def decode_image(data: bytes, *, max_pixels: int) -> Image.Image:
+    """Decode the first frame of ``data``.
 
     Raises:
         NotAnImage: None of ``FORMATS``.
         LimitExceeded: More than ``max_pixels``, or more memory than the process may have.
         TruncatedImage: The data ends early or is damaged.
     """
+    image = open_image(data)
+    load_image(image, max_pixels=max_pixels)
+    return image
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Read the header of ``data``; its pixels wait for `load_image`.
+
+    Raises:
+        NotAnImage, LimitExceeded, TruncatedImage: As `decode_image`.
+    """
     # Ours is the limit; Pillow's own would only warn between its limit and twice that.
     Image.MAX_IMAGE_PIXELS = None
+    with damage_is_told("header"):
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+
+
+def load_image(image: Image.Image, *, max_pixels: int) -> None:
+    """Decode the frame at which ``image`` stands.
+
+    Raises:
+        LimitExceeded, TruncatedImage: As `decode_image`.
+    """
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+        raise LimitExceeded(
+            f"the picture has {image.width} x {image.height} = {pixels} pixels; the limit is {max_pixels}"
+        )
+    with damage_is_told("data"):
+        image.load()
+
+
+@contextmanager
+def damage_is_told(where: str) -> Iterator[None]:
+    """Turn what Pillow raises on a stranger's bytes into our errors, and silence what it warns of.
+
+    Args:
+        where: What is being read, for the message.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if frame:
-                image.seek(frame)
+            yield
         except UnidentifiedImageError as exc:
             raise NotAnImage(f"the bytes are none of {', '.join(FORMATS)}") from exc
         except MemoryError as exc:
-            raise LimitExceeded("reading the picture's header needs more memory than allowed") from exc
+            raise LimitExceeded(f"decoding the picture's {where} needs more memory than allowed") from exc
         except _DAMAGED as exc:
-            raise TruncatedImage("the picture's header is damaged") from exc
-        pixels = image.width * image.height
-        if pixels > max_pixels:
-            raise LimitExceeded(
-                f"the picture has {image.width} x {image.height} = {pixels} pixels; the limit is {max_pixels}"
-            )
-        try:
-            image.load()
-        except MemoryError as exc:
-            raise LimitExceeded("decoding the picture needs more memory than allowed") from exc
-        except _DAMAGED as exc:
-            raise TruncatedImage("the picture ends early or is damaged") from exc
-    return image
+            raise TruncatedImage(f"the picture's {where} ends early or is damaged") from exc

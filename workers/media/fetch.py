@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from urllib.parse import urljoin
 
 import httpcore
@@ -19,7 +20,18 @@ from contract.errors import BlobsUnavailable, FleetError, InputUnavailable, Limi
 #: Seconds for one connect, read or write.
 _STEP_S = 10.0
 
+#: Characters of an entity tag beyond which it is not kept.
+_LONGEST_TAG = 256
+
 _REDIRECTS = {301, 302, 303, 307, 308}
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A body, None where it still is the known one; and its strong entity tag, if the server gives one."""
+
+    body: bytes | None
+    tag: str | None
 
 
 class _GuardedBackend(httpcore.SyncBackend):
@@ -46,7 +58,9 @@ class _GuardedBackend(httpcore.SyncBackend):
         raise httpcore.ConnectError(f"no address for the host of port {port}")
 
 
-def fetch(url: str, *, policy: EgressPolicy | None, max_bytes: int, timeout_s: float) -> bytes:
+def fetch(
+    url: str, *, policy: EgressPolicy | None, max_bytes: int, timeout_s: float, known: str | None = None
+) -> Fetched:
     """Read the body behind ``url``.
 
     Args:
@@ -54,6 +68,7 @@ def fetch(url: str, *, policy: EgressPolicy | None, max_bytes: int, timeout_s: f
         policy: The egress policy for a caller's URL; None for one that the worker presigned itself.
         max_bytes: Most bytes of the body.
         timeout_s: Seconds for everything, redirects included.
+        known: Entity tag of the body that is at hand; it is not sent again.
 
     Raises:
         UrlNotAllowed: The URL, a redirect or an address is forbidden.
@@ -68,28 +83,41 @@ def fetch(url: str, *, policy: EgressPolicy | None, max_bytes: int, timeout_s: f
             if policy:
                 policy.check_url(url)
             try:
-                status, location, body = _get(pool, url, max_bytes, deadline, timeout_s)
+                answer = _get(pool, url, max_bytes, deadline, timeout_s, known)
             except FleetError:
                 raise
             except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError) as exc:
                 raise _unreachable(policy) from exc
             except (httpcore.UnsupportedProtocol, ValueError) as exc:
                 raise UrlNotAllowed("the URL can't be requested") from exc
-            if status not in _REDIRECTS or location is None:
-                return _checked(status, body, policy)
-            url = urljoin(url, location)
+            if answer.status not in _REDIRECTS or answer.location is None:
+                return _checked(answer, policy, known)
+            url = urljoin(url, answer.location)
     raise InputUnavailable(f"more than {MAX_REDIRECTS} redirects")
 
 
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    location: str | None
+    tag: str | None
+    body: bytes = b""
+
+
 def _get(
-    pool: httpcore.ConnectionPool, url: str, max_bytes: int, deadline: float, timeout_s: float
-) -> tuple[int, str | None, bytes]:
+    pool: httpcore.ConnectionPool, url: str, max_bytes: int, deadline: float, timeout_s: float, known: str | None
+) -> _Answer:
     steps = dict.fromkeys(("connect", "read", "write", "pool"), _STEP_S)
     headers = [("User-Agent", "ovis-fleet"), ("Accept", "image/*,*/*;q=0.5")]
+    if known is not None:
+        headers.append(("If-None-Match", known))
     with pool.stream("GET", url, headers=headers, extensions={"timeout": steps}) as response:
-        location = next((value for name, value in response.headers if name.lower() == b"location"), None)
+        found = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+        location, tag = found.get(b"location"), found.get(b"etag")
+        if tag is None or not tag.startswith('"') or len(tag) > _LONGEST_TAG or not tag.isascii():
+            tag = None
         if response.status != 200:
-            return response.status, location.decode("latin-1") if location else None, b""
+            return _Answer(response.status, location, tag)
         chunks, size = [], 0
         for chunk in response.iter_stream():
             size += len(chunk)
@@ -98,15 +126,17 @@ def _get(
             if time.monotonic() > deadline:
                 raise LimitExceeded(f"fetching the input took more than {timeout_s:g} seconds")
             chunks.append(chunk)
-        return 200, None, b"".join(chunks)
+        return _Answer(200, None, tag, b"".join(chunks))
 
 
-def _checked(status: int, body: bytes, policy: EgressPolicy | None) -> bytes:
-    if status == 200:
-        return body
-    if policy is None and status >= 500:
+def _checked(answer: _Answer, policy: EgressPolicy | None, known: str | None) -> Fetched:
+    if answer.status == 200:
+        return Fetched(answer.body, answer.tag)
+    if answer.status == 304 and known is not None:
+        return Fetched(None, known)
+    if policy is None and answer.status >= 500:
         raise BlobsUnavailable("the object store failed; try again later")
-    raise InputUnavailable(f"the input's server answered {status}")
+    raise InputUnavailable(f"the input's server answered {answer.status}")
 
 
 def _unreachable(policy: EgressPolicy | None) -> FleetError:

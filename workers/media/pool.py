@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
 from multiprocessing import Pipe
 from typing import Any
 
 from contract.errors import FleetError, InternalError, LimitExceeded, MediaProcessDied, all_errors
 from contract.logs import get_logger
 from ovis_engine.errors import InvalidTilesError
-from ovis_engine.tiling import TiledImage
+from ovis_engine.video import Sampling
 from workers.media import protocol
-from workers.media.answers import DocumentProbe, VideoProbe
-from workers.media.protocol import MediaJob
+from workers.media.answers import DocumentProbe, Frames, Prepared, VideoProbe
+from workers.media.office import MAX_FILE_BYTES
+from workers.media.protocol import Answer, MediaJob, MediaLimits, Origin, Prepare, Probe, Sample, Work
 from workers.settings import WorkerSettings
 
 log = get_logger(__name__)
@@ -32,28 +34,34 @@ _ENVIRONMENT = {"PATH": os.defpath, "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "
 
 
 class _Child:
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, file_bytes: int) -> None:
         self.connection, theirs = Pipe()
         with theirs:
             fd = theirs.fileno()
-            argv = [sys.executable, "-I", "-m", "workers.media.child", str(fd), str(memory_bytes)]
+            argv = [sys.executable, "-I", "-m", "workers.media.child", *map(str, (fd, memory_bytes, file_bytes))]
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 argv, env=_ENVIRONMENT, pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True
             )
         self.jobs = 0
 
     def kill(self) -> int:
-        """End it at once; reply its exit code, negative for a signal."""
+        """End it and what it started at once; reply its exit code, negative for a signal."""
         self.connection.close()
-        self.process.kill()
+        self.end()
         return self.process.wait()
+
+    def end(self) -> None:
+        """Kill its process group, which is its own; the id of one that was waited for may be another's by now."""
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class MediaPool:
     """A fixed number of media processes.
 
-    ``prepare`` may be called from any thread; it waits for a free process. Start the pool before the engine loads, so
-    that no child is forked from a process that holds a model.
+    ``probe``, ``prepare`` and ``frames`` may be called from any thread; they wait for a free process. Start the pool
+    before the engine loads, so that no child is forked from a process that holds a model.
     """
 
     def __init__(self, settings: WorkerSettings, *, on_death: Callable[[str], None]) -> None:
@@ -64,57 +72,81 @@ class MediaPool:
         self._children: set[_Child] = set()
         self._lock = threading.Lock()
         self._closed = False
+        self._office_command = _office_command(settings)
+        self._limits = MediaLimits(
+            max_input_bytes=settings.media_max_input_bytes,
+            max_pixels=settings.media_max_pixels,
+            max_pages=settings.media_max_pages,
+            max_frames=settings.media_max_frames,
+            cache_bytes=settings.media_cache_bytes,
+            timeout_s=settings.media_timeout_s,
+            cpu_s=settings.media_cpu_s,
+        )
         for _ in range(settings.media_processes):
             self._idle.put(self._spawn())
 
-    def prepare(self, url: str, *, trusted: bool, side: int, max_partition: int, page: int | None = None) -> TiledImage:
-        """Fetch, decode and tile one picture, or one page of a document, from 1.
-
-        Raises:
-            FleetError: What was wrong; ``MediaProcessDied`` where the process ended without saying.
-        """
-        answer = self._perform(self._job(url, trusted=trusted, side=side, max_partition=max_partition, page=page))
-        assert isinstance(answer, TiledImage)
-        return answer
-
     def probe(self, url: str, *, trusted: bool) -> DocumentProbe | VideoProbe:
-        """Look what a file is and how many pages it has.
+        """Look at a document or a clip without rendering it: its pages and their sizes, or its length.
+
+        Raises:
+            FleetError: As `prepare`.
+        """
+        answer = self._run(url, trusted, Probe())
+        assert isinstance(answer, DocumentProbe | VideoProbe)
+        return answer
+
+    def prepare(
+        self,
+        url: str,
+        *,
+        trusted: bool,
+        side: int,
+        max_partition: int,
+        page: int | None = None,
+        rotate: int = 0,
+        want_text: bool = False,
+    ) -> Prepared:
+        """Fetch and tile one picture, or one page of a document.
+
+        Args:
+            url: A URL that was presigned (``trusted``) or is the caller's.
+            trusted: Whether the egress policy doesn't apply.
+            side: Side of a tile in pixels.
+            max_partition: Most tiles of the grid.
+            page: Page from 1; None reads the input as one picture.
+            rotate: Degrees clockwise: 0, 90, 180 or 270.
+            want_text: Whether a page's own text is wanted.
 
         Raises:
             FleetError: What was wrong; ``MediaProcessDied`` where the process ended without saying.
         """
-        answer = self._perform(replace(self._job(url, trusted=trusted, side=1, max_partition=1), what="probe"))
-        assert isinstance(answer, DocumentProbe)
+        answer = self._run(url, trusted, Prepare(side, max_partition, page, rotate, want_text))
+        assert isinstance(answer, Prepared)
         return answer
 
-    def _job(self, url: str, *, trusted: bool, side: int, max_partition: int, page: int | None = None) -> MediaJob:
-        settings = self._settings
-        return MediaJob(
-            url=url,
-            trusted=trusted,
-            allow_http=settings.egress_allow_http,
-            allow_networks=tuple(map(str, settings.egress_allow_cidrs)),
-            side=side,
-            max_partition=max_partition,
-            limits=protocol.MediaLimits(
-                max_input_bytes=settings.media_max_input_bytes,
-                max_pixels=settings.media_max_pixels,
-                timeout_s=settings.media_timeout_s,
-                cpu_s=settings.media_cpu_s,
-            ),
-            page=page,
-        )
+    def frames(self, url: str, *, trusted: bool, side: int, max_partition: int, sampling: Sampling) -> Frames:
+        """Fetch a clip and tile frames of it.
 
-    def _perform(self, job: MediaJob) -> TiledImage | DocumentProbe:
+        Raises:
+            FleetError: As `prepare`.
+        """
+        answer = self._run(url, trusted, Sample(side, max_partition, sampling))
+        assert isinstance(answer, Frames)
+        return answer
+
+    def _run(self, url: str, trusted: bool, work: Work) -> Answer:
+        settings = self._settings
+        origin = Origin(url, trusted, settings.egress_allow_http, tuple(map(str, settings.egress_allow_cidrs)))
+        job = MediaJob(origin, work, self._limits, self._office_command)
         child = self._living(self._idle.get())
-        healthy, answer = False, None
+        healthy = False
+        answer: Answer | None = None
         try:
             header = self._ask(child, job)
             if header["ok"]:
-                probing = job.what == "probe"
-                answer = protocol.read_probe(header) if probing else protocol.receive_tiles(child.connection, header)
+                answer = protocol.receive_answer(child.connection, header, job)
             healthy = True
-        except (EOFError, OSError, ValueError, InvalidTilesError) as exc:
+        except (EOFError, OSError, ValueError, KeyError, TypeError, InvalidTilesError) as exc:
             raise self._lost(child) from exc
         finally:
             self._give_back(child, healthy=healthy)
@@ -132,12 +164,12 @@ class MediaPool:
         with self._lock:
             self._closed = True
             for child in self._children:
-                child.process.kill()
+                child.end()
                 child.process.wait()
             self._children.clear()
 
     def _spawn(self) -> _Child:
-        child = _Child(self._settings.media_memory_bytes)
+        child = _Child(self._settings.media_memory_bytes, MAX_FILE_BYTES if self._office_command else 0)
         with self._lock:
             self._children.add(child)
         return child
@@ -179,6 +211,11 @@ class MediaPool:
         if not healthy or child.jobs >= self._settings.media_jobs_per_process:
             child = self._replace(child)
         self._idle.put(child)
+
+
+def _office_command(settings: WorkerSettings) -> str | None:
+    named = settings.media_office_command
+    return str(named) if named else shutil.which("soffice")
 
 
 def _error(code: str, detail: str) -> FleetError:

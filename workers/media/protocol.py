@@ -1,94 +1,149 @@
 """What passes between a worker and its media processes: JSON headers and raw uint8, never pickle.
 
-A job is one JSON message. Its answer is one JSON message and, if it went well, one message per tile with the tile's
-bytes, row-major RGB.
+A job is one JSON message. Its answer is one JSON message and, if it went well, what that announces: one message per
+tile with the tile's bytes, row-major RGB, and one with a page's text in UTF-8.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ovis_engine.tiling import TiledImage
-from workers.media.answers import DocumentProbe, PageSize
+from ovis_engine.video import Sampling
+from workers.media.answers import DocumentFormat, DocumentProbe, Frames, PageSize, Prepared, VideoProbe
 
-#: Longest header either side accepts.
-MAX_HEADER_BYTES = 1 << 20
+#: Longest header either side accepts: 50 000 page sizes fit.
+MAX_HEADER_BYTES = 2 << 20
+
+#: Longest text of a page, as UTF-8.
+MAX_TEXT_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class MediaLimits:
-    """What one job may use."""
+    """What one job may use, and what its process may keep for the next."""
 
     max_input_bytes: int
     max_pixels: int
+    max_pages: int
+    max_frames: int
+    cache_bytes: int
     timeout_s: float
     cpu_s: int
 
 
 @dataclass(frozen=True)
-class MediaJob:
-    """Fetch one picture, decode it and cut it into tiles.
+class Origin:
+    """Where an input is.
 
     Attributes:
         url: Where the bytes are.
         trusted: The URL is one that the worker presigned; otherwise it is the caller's and the egress policy holds.
         allow_http, allow_networks: The egress policy.
-        side: Side of a tile, in pixels.
-        max_partition: Most tiles of the grid.
-        what: Whether to prepare a picture or to look how many pages there are.
-        page: Which page to prepare, from 1; None takes the first picture.
     """
 
     url: str
     trusted: bool
     allow_http: bool
     allow_networks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Look at a document or a clip."""
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Decode a picture, or render a page, and cut it into tiles.
+
+    Attributes:
+        side: Side of a tile, in pixels.
+        max_partition: Most tiles of the grid.
+        page: Page of a document, from 1; None for a plain picture.
+        rotate: Degrees by which it is turned clockwise: 0, 90, 180 or 270.
+        want_text: Whether the page's own text is wanted.
+    """
+
     side: int
     max_partition: int
+    page: int | None
+    rotate: int
+    want_text: bool
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Read frames of a clip and cut each into tiles; fields as `Prepare` and `ovis_engine.video.Sampling`."""
+
+    side: int
+    max_partition: int
+    sampling: Sampling
+
+
+Work = Probe | Prepare | Sample
+
+
+@dataclass(frozen=True)
+class MediaJob:
+    """One thing to do with one input."""
+
+    origin: Origin
+    work: Work
     limits: MediaLimits
-    what: Literal["prepare", "probe"] = "prepare"
-    page: int | None = None
+    office_command: str | None
 
 
 def send_job(connection: Connection, job: MediaJob) -> None:
     """Send a job to a media process."""
-    connection.send_bytes(json.dumps(asdict(job)).encode())
+    connection.send_bytes(json.dumps({"kind": type(job.work).__name__, **asdict(job)}).encode())
 
 
 def receive_job(connection: Connection) -> MediaJob:
     """Wait for a job; raise ``EOFError`` once the worker is gone."""
     fields = json.loads(connection.recv_bytes(MAX_HEADER_BYTES))
-    fields["allow_networks"] = tuple(fields["allow_networks"])
-    return MediaJob(**{**fields, "limits": MediaLimits(**fields["limits"])})
+    origin, work = fields["origin"], fields["work"]
+    if fields["kind"] == Sample.__name__:
+        work["sampling"] = Sampling(**work["sampling"])
+    kinds: dict[str, type[Work]] = {kind.__name__: kind for kind in get_args(Work)}
+    return MediaJob(
+        origin=Origin(**{**origin, "allow_networks": tuple(origin["allow_networks"])}),
+        work=kinds[fields["kind"]](**work),
+        limits=MediaLimits(**fields["limits"]),
+        office_command=fields["office_command"],
+    )
 
 
-def send_tiles(connection: Connection, image: TiledImage) -> None:
-    """Answer with tiles."""
-    header = {
-        "ok": True,
-        "rows": image.rows,
-        "cols": image.cols,
-        "width": image.width,
-        "height": image.height,
-        "side": image.side,
-        "tiles": [tile.shape[:2] for tile in image.tiles],
-    }
-    connection.send_bytes(json.dumps(header).encode())
-    for tile in image.tiles:
-        connection.send_bytes(np.ascontiguousarray(tile).data.cast("B"))
+Answer = DocumentProbe | VideoProbe | Prepared | Frames
 
 
-def send_probe(connection: Connection, probe: DocumentProbe) -> None:
-    """Answer with what a document is."""
-    pages = [(page.width, page.height) for page in probe.pages]
-    connection.send_bytes(json.dumps({"ok": True, "format": probe.format, "pages": pages}).encode())
+def send_answer(connection: Connection, answer: Answer) -> None:
+    """Answer a job that went well."""
+    if isinstance(answer, DocumentProbe):
+        pages = [(page.width, page.height) for page in answer.pages]
+        _send_header(connection, {"document": {"format": answer.format, "pages": pages}})
+    elif isinstance(answer, VideoProbe):
+        _send_header(connection, {"video": asdict(answer)})
+    elif isinstance(answer, Prepared):
+        text = None if answer.text is None else answer.text.encode()
+        size = None if text is None else len(text)
+        header = {"images": [_shape(answer.image)], "has_ink": answer.has_ink, "text_bytes": size}
+        _send_header(connection, header)
+        _send_tiles(connection, answer.image)
+        if text is not None:
+            connection.send_bytes(text)
+    else:
+        _send_header(connection, {"images": [_shape(image) for image in answer.images], "times_s": answer.times_s})
+        for image in answer.images:
+            _send_tiles(connection, image)
 
 
 def send_error(connection: Connection, code: str, detail: str) -> None:
@@ -102,26 +157,46 @@ def receive_header(connection: Connection) -> dict[str, Any]:
     return header
 
 
-def read_probe(header: dict[str, Any]) -> DocumentProbe:
-    """The document that ``header`` describes."""
-    return DocumentProbe(header["format"], tuple(PageSize(*page) for page in header["pages"]))
-
-
-def receive_tiles(connection: Connection, header: dict[str, Any]) -> TiledImage:
-    """The tiles that ``header`` announces.
+def receive_answer(connection: Connection, header: dict[str, Any], job: MediaJob) -> Answer:
+    """What ``header`` announces, if it is an answer to ``job``.
 
     Raises:
-        ValueError: The bytes don't match the header.
+        ValueError, KeyError, TypeError: The answer doesn't match the header, or the header the job.
+        InvalidTilesError: Tiles don't match their grid.
     """
-    tiles = tuple(_receive_tile(connection, shape, header["side"]) for shape in header["tiles"])
-    return TiledImage(
-        rows=header["rows"],
-        cols=header["cols"],
-        width=header["width"],
-        height=header["height"],
-        side=header["side"],
-        tiles=tiles,
-    )
+    if isinstance(job.work, Probe):
+        return _video(header["video"]) if "video" in header else _document(header["document"], job.limits)
+    if isinstance(job.work, Prepare):
+        (shape,) = header["images"]
+        image = _receive_tiles(connection, shape, job.work)
+        return Prepared(image, header["has_ink"] is True, _receive_text(connection, header["text_bytes"]))
+    if not 1 <= len(header["images"]) <= job.limits.max_frames:
+        raise ValueError(f"{len(header['images'])} frames for a limit of {job.limits.max_frames}")
+    times_s = tuple(float(time_s) for time_s in header["times_s"])
+    if len(times_s) != len(header["images"]):
+        raise ValueError("frames and times differ in number")
+    return Frames(tuple(_receive_tiles(connection, shape, job.work) for shape in header["images"]), times_s)
+
+
+def _send_header(connection: Connection, header: dict[str, Any]) -> None:
+    connection.send_bytes(json.dumps({"ok": True, **header}).encode())
+
+
+def _shape(image: TiledImage) -> dict[str, Any]:
+    fields = {name: getattr(image, name) for name in ("rows", "cols", "width", "height", "side")}
+    return {**fields, "tiles": [tile.shape[:2] for tile in image.tiles]}
+
+
+def _send_tiles(connection: Connection, image: TiledImage) -> None:
+    for tile in image.tiles:
+        connection.send_bytes(np.ascontiguousarray(tile).data.cast("B"))
+
+
+def _receive_tiles(connection: Connection, shape: dict[str, Any], work: Prepare | Sample) -> TiledImage:
+    if shape["side"] != work.side or len(shape["tiles"]) > work.max_partition + 1:
+        raise ValueError(f"{len(shape['tiles'])} tiles of side {shape['side']} for a job of other ones")
+    tiles = tuple(_receive_tile(connection, size, work.side) for size in shape["tiles"])
+    return TiledImage(shape["rows"], shape["cols"], shape["width"], shape["height"], work.side, tiles)
 
 
 def _receive_tile(connection: Connection, shape: Sequence[int], side: int) -> npt.NDArray[np.uint8]:
@@ -130,3 +205,24 @@ def _receive_tile(connection: Connection, shape: Sequence[int], side: int) -> np
         raise ValueError(f"a tile of {width} x {height} pixels for a side of {side}")
     data = connection.recv_bytes(height * width * 3)
     return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+
+def _receive_text(connection: Connection, size: int | None) -> str | None:
+    if size is None:
+        return None
+    if not 0 <= size <= MAX_TEXT_BYTES:
+        raise ValueError(f"a text of {size} bytes")
+    return connection.recv_bytes(size).decode() if size else ""
+
+
+def _document(fields: dict[str, Any], limits: MediaLimits) -> DocumentProbe:
+    if fields["format"] not in get_args(DocumentFormat) or not 1 <= len(fields["pages"]) <= limits.max_pages:
+        raise ValueError("a document that can't be")
+    return DocumentProbe(fields["format"], tuple(PageSize(float(w), float(h)) for w, h in fields["pages"]))
+
+
+def _video(fields: dict[str, Any]) -> VideoProbe:
+    probe = VideoProbe(**fields)
+    if not all(math.isfinite(value) and value > 0 for value in fields.values()):
+        raise ValueError("a clip that can't be")
+    return probe

@@ -1,0 +1,156 @@
+"""What a media process does with one job: fetch, decode, cut. No pipe and no limits of the process here."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from contract.egress import EgressPolicy
+from contract.errors import (
+    CallerError,
+    DamagedVideo,
+    InvalidRequest,
+    LimitExceeded,
+    NotADocument,
+    NotAVideo,
+)
+from ovis_engine.errors import DamagedVideoError, NoVideoStreamError, VideoError, VideoTooLargeError
+from ovis_engine.tiling import TiledImage, tile_image
+from ovis_engine.video import ClipLimits, PyAvReader
+from workers.media.answers import DocumentProbe, Frames, Prepared, VideoProbe
+from workers.media.decode import decode_image
+from workers.media.documents import DocumentLimits, check_page, look, looks_like_a_document
+from workers.media.ink import has_ink
+from workers.media.inputs import Input, Inputs
+from workers.media.protocol import Answer, MediaJob, Prepare, Probe, Sample
+
+#: Pixels above which a picture is halved (and so on) before it is searched for ink: print of that size stays visible.
+_INK_PIXELS = 4_000_000
+
+#: Matroska and WebM, AVI, FLV, ASF, Ogg, MPEG program and transport streams; MP4 and its kin say ``ftyp``.
+_VIDEO_SIGNATURES = (b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"0&\xb2u\x8ef\xcf\x11", b"OggS", b"\0\0\1\xba", b"G")
+
+_TURNS = {90: Image.Transpose.ROTATE_270, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_90}
+
+
+def perform(job: MediaJob, inputs: Inputs) -> Answer:
+    """Do a job.
+
+    Raises:
+        FleetError: What was wrong with the input, or the object store.
+        MemoryError: It needs more memory than the process may have.
+    """
+    found = _fetch(job, inputs)
+    try:
+        if isinstance(job.work, Probe):
+            return _probe(job, found)
+        if isinstance(job.work, Sample):
+            return _sample(job, job.work, found)
+        return _prepare(job, job.work, found)
+    except BaseException as exc:
+        # A bad page leaves the document as it was; anything else may not.
+        if found.document is None or not isinstance(exc, CallerError):
+            inputs.forget(found)
+        raise
+
+
+def _fetch(job: MediaJob, inputs: Inputs) -> Input:
+    origin, limits = job.origin, job.limits
+    networks = tuple(ipaddress.ip_network(network) for network in origin.allow_networks)
+    policy = None if origin.trusted else EgressPolicy(allow_http=origin.allow_http, allow_networks=networks)
+    # A plain picture is asked for once.
+    wanted_again = not (isinstance(job.work, Prepare) and job.work.page is None)
+    return inputs.get(
+        origin.url,
+        policy=policy,
+        max_bytes=limits.max_input_bytes,
+        timeout_s=limits.timeout_s,
+        keep_bytes=limits.cache_bytes if wanted_again else 0,
+    )
+
+
+def _probe(job: MediaJob, found: Input) -> DocumentProbe | VideoProbe:
+    if looks_like_a_document(found.data):
+        return look(found.opened(_document_limits(job)))
+    try:
+        facts = _reader(job).probe(found.data)
+    except VideoTooLargeError as exc:
+        raise LimitExceeded(exc.message) from exc
+    except VideoError as exc:
+        raise _damaged(exc, found.data, NotADocument, "document, picture or video") from exc
+    return VideoProbe(facts.duration_s, facts.width, facts.height, facts.num_frames, facts.fps)
+
+
+def _damaged(exc: VideoError, data: bytes, unknown: type[CallerError], what: str) -> CallerError:
+    """The error for a clip that can't be read; ``unknown`` for bytes that don't even look like one."""
+    if isinstance(exc, NoVideoStreamError):
+        return NotAVideo("the file holds no moving pictures")
+    looks_like_a_video = data[4:8] == b"ftyp" or data.startswith(_VIDEO_SIGNATURES)
+    if isinstance(exc, DamagedVideoError) and not looks_like_a_video:
+        return unknown(f"the bytes are no {what} that is read here")
+    return DamagedVideo(exc.message)
+
+
+def _prepare(job: MediaJob, work: Prepare, found: Input) -> Prepared:
+    text = None
+    if work.page is None:
+        image = decode_image(found.data, max_pixels=job.limits.max_pixels)
+    else:
+        document = found.opened(_document_limits(job))
+        check_page(document, work.page)
+        image = document.picture(
+            work.page, side=work.side, max_partition=work.max_partition, max_pixels=job.limits.max_pixels
+        )
+        text = document.text(work.page) if work.want_text else None
+    if work.rotate:
+        image = _turned(image, work.rotate)
+    return Prepared(_cut(image, side=work.side, max_partition=work.max_partition), _has_ink(image), text)
+
+
+def _sample(job: MediaJob, work: Sample, found: Input) -> Frames:
+    if looks_like_a_document(found.data):
+        raise NotAVideo("the bytes are a document or a picture, not a video")
+    cut = partial(_cut, side=work.side, max_partition=work.max_partition)
+    try:
+        frames = _reader(job).sample(found.data, work.sampling, cut)
+    except VideoTooLargeError as exc:
+        raise LimitExceeded(exc.message) from exc
+    except VideoError as exc:
+        raise _damaged(exc, found.data, NotAVideo, "video") from exc
+    return Frames(tuple(image for _, image in frames), tuple(time_s for time_s, _ in frames))
+
+
+def _cut(image: Image.Image, *, side: int, max_partition: int) -> TiledImage:
+    try:
+        return tile_image(image, side=side, max_partition=max_partition)
+    except MemoryError as exc:
+        raise LimitExceeded("cutting the picture needs more memory than allowed") from exc
+
+
+def _turned(image: Image.Image, degrees: int) -> Image.Image:
+    """Turned clockwise."""
+    if degrees not in _TURNS:
+        raise InvalidRequest(f"a page can be turned by 90, 180 or 270 degrees, not {degrees}")
+    return image.transpose(_TURNS[degrees])
+
+
+def _has_ink(image: Image.Image) -> bool:
+    factor = 1
+    while image.width * image.height > _INK_PIXELS * factor * factor:
+        factor += 1
+    if image.mode not in ("RGB", "L", "RGBA"):
+        image = image.convert("RGB")
+    smaller = image if factor == 1 else image.reduce(factor)
+    return has_ink(np.asarray(smaller.convert("RGB")))
+
+
+def _reader(job: MediaJob) -> PyAvReader:
+    return PyAvReader(ClipLimits(job.limits.max_pixels, job.limits.max_frames))
+
+
+def _document_limits(job: MediaJob) -> DocumentLimits:
+    limits = job.limits
+    return DocumentLimits(limits.max_pages, limits.max_input_bytes, limits.timeout_s, job.office_command)
