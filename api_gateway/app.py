@@ -15,11 +15,13 @@ from api_gateway.body_limit import BodyLimit
 from api_gateway.changes import Changes
 from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
+from api_gateway.estimation import Estimator
 from api_gateway.observation import Observation
+from api_gateway.parts import Parts
 from api_gateway.planning import Planner
 from api_gateway.problems import install_handlers
 from api_gateway.records import Records
-from api_gateway.routes import dead_letters, lists, models, operations, results, tasks
+from api_gateway.routes import dead_letters, estimates, lists, models, operations, parts, results, tasks
 from api_gateway.services import Services
 from api_gateway.settings import GatewaySettings
 from api_gateway.submission import Submitter
@@ -51,7 +53,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Observation, metrics=services.metrics)
     install_handlers(app)
-    for module in (tasks, lists, results, dead_letters, models, operations):
+    for module in (tasks, estimates, lists, results, parts, dead_letters, models, operations):
         app.include_router(module.router)
     return app
 
@@ -67,8 +69,10 @@ def _services(settings: GatewaySettings) -> Services:
         settings=settings,
         tenants=tenants,
         records=records,
+        parts=Parts(client, records),
         blobs=blobs,
         planner=Planner(settings.egress, load_prompt_books(settings.prompts_dir)),
+        estimator=Estimator(client, blobs, settings.estimate_wait_s),
         submitter=Submitter(client, records, blobs, settings.queue_max_waiting_parts, settings.queue_max_bytes),
         changes=Changes(client, records, blobs),
         dead_letters=DeadLetters(client, records),

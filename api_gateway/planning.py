@@ -16,6 +16,7 @@ from contract.catalogue import CATALOGUE, ModelCard
 from contract.egress import EgressPolicy
 from contract.errors import ContextTooLong, InvalidRequest, S3NotAllowed, UrlNotAllowed
 from contract.operations import DEFAULT_OPERATIONS, OPERATIONS
+from contract.pages import check_pages
 from contract.prompt_book import PromptBook
 from contract.task import MAX_IMAGES, ObjectInput, Operation, TaskSpec, UrlInput, dumps
 from contract.tenants import Tenant
@@ -73,6 +74,7 @@ class Planner:
         inputs = _inputs(body, tenant, self.egress)
         _check_inputs(request, len(inputs))
         check_options(request, operation)
+        _check_pages(request)
         spec = self._spec(request, operation, card)
         _check_size(spec, card, len(inputs))
         return PlannedTask(spec, inputs, card)
@@ -152,6 +154,15 @@ def _check_inputs(request: TaskRequest, count: int) -> None:
     if request.kind in ("document", "video") and count != 1:
         message = f"a task of kind {request.kind} takes one file; here are {count}"
         raise Refused.at("/inputs" if count else "/input", InvalidRequest(message))
+
+
+def _check_pages(request: TaskRequest) -> None:
+    if request.options.pages is None:
+        return
+    try:
+        check_pages(request.options.pages)
+    except InvalidRequest as exc:
+        raise Refused.at("/options/pages", exc) from exc
 
 
 def _check_size(spec: TaskSpec, card: ModelCard, num_images: int) -> None:

@@ -20,6 +20,7 @@ class GatewaySettings(FleetSettings):
         32 * 1024 * 1024, ge=1024, le=1024**3, description="longest request body, JSON or multipart"
     )
     max_wait_s: float = Field(60.0, ge=0, le=600, description="longest that one request waits for a task's end")
+    estimate_wait_s: float = Field(10.0, gt=0, le=60, description="how long an io worker may take for an estimate")
     queue_max_waiting_parts: int = Field(100_000, ge=1, description="parts that may wait in one model's queue")
     queue_max_bytes: int = Field(
         64 * 1024**3, ge=1, description="bytes of stored inputs of one model's tasks that haven't ended"

@@ -1,18 +1,16 @@
-"""The task: what a caller asks for, the states it passes through, and its record in Redis."""
+"""The task: what a caller asks for, the states it passes through, and what workers hold of it."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import time
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.catalogue import ModelCard, TaskKind
-from contract.errors import ErrorInfo
 from contract.operations import OPERATIONS, READING_PARTITION
 from contract.operations import Operation as Operation
 from contract.options import TaskOptions as TaskOptions
@@ -54,14 +52,14 @@ _ENDED = frozenset({TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.CANCELED
 
 
 #: Every move that a script may make. A running task whose worker died, or handed it back, is queued again; a failed
-#: one may be retried.
+#: one may be retried, and so may a document that succeeded although pages of it failed.
 LEGAL_MOVES: dict[TaskStatus, frozenset[TaskStatus]] = {
     TaskStatus.QUEUED: frozenset({TaskStatus.RUNNING, TaskStatus.FAILED, TaskStatus.CANCELED, TaskStatus.EXPIRED}),
     TaskStatus.RUNNING: frozenset(
         {TaskStatus.QUEUED, TaskStatus.CANCELING, TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.EXPIRED}
     ),
     TaskStatus.CANCELING: frozenset({TaskStatus.CANCELED}),
-    TaskStatus.SUCCEEDED: frozenset(),
+    TaskStatus.SUCCEEDED: frozenset({TaskStatus.QUEUED}),
     TaskStatus.FAILED: frozenset({TaskStatus.QUEUED}),
     TaskStatus.CANCELED: frozenset(),
     TaskStatus.EXPIRED: frozenset(),
@@ -101,6 +99,11 @@ class TaskSpec(BaseModel):
     deadline_s: int | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
 
+    @property
+    def is_planned(self) -> bool:
+        """Whether the io role has to find out the task's parts before any can run."""
+        return self.kind == "document" or (self.kind == "video" and self.options.clip_s is not None)
+
     def max_partition(self, card: ModelCard) -> int:
         """Most tiles of one picture's grid."""
         if self.options.max_partition:
@@ -128,86 +131,49 @@ class TaskSpec(BaseModel):
         return tiles * card.tokens_per_tile + self.max_new_tokens(card)
 
 
-class AttemptEnd(BaseModel):
-    """One line of a part's history."""
-
-    model_config = ConfigDict(frozen=True)
-    attempt: int
-    worker: str
-    started_ms: int
-    ended_ms: int
-    why: str
+#: What the io role does for a planned task.
+JobName = Literal["plan", "assemble"]
 
 
-class TaskRecord(BaseModel):
-    """A task as it stands in Redis, read back."""
-
-    model_config = ConfigDict(frozen=True)
-    id: str
-    tenant: str
-    status: TaskStatus
-    spec: TaskSpec
-    parts_total: int
-    parts_done: int
-    parts_failed: int
-    attempts: int
-    created_ms: int
-    started_ms: int | None
-    ended_ms: int | None
-    expires_ms: int | None
-    error: ErrorInfo | None
-    result: PartResult | None
-    run: int = Field(1, description="1, and one more for every retry")
-    deadline_ms: int | None = None
-    history: tuple[AttemptEnd, ...] = ()
-
-    @classmethod
-    def from_hash(cls, task_id: str, fields: Mapping[str, str]) -> TaskRecord:
-        """Decode the hash ``ovis:task:<id>``."""
-
-        def optional(name: str) -> int | None:
-            return int(fields[name]) if name in fields else None
-
-        result, error = fields.get("p0:result"), fields.get("error")
-        return cls(
-            id=task_id,
-            tenant=fields["tenant"],
-            status=TaskStatus(fields["status"]),
-            spec=TaskSpec.model_validate_json(fields["spec"]),
-            parts_total=int(fields["parts_total"]),
-            parts_done=int(fields["parts_done"]),
-            parts_failed=int(fields["parts_failed"]),
-            attempts=int(fields["attempts"]),
-            created_ms=int(fields["created_ms"]),
-            started_ms=optional("started_ms"),
-            ended_ms=optional("ended_ms"),
-            expires_ms=optional("expires_ms"),
-            error=ErrorInfo.model_validate_json(error) if error else None,
-            result=PartResult.model_validate_json(result) if result else None,
-            run=int(fields["run"]),
-            deadline_ms=optional("deadline_ms"),
-            history=tuple(map(AttemptEnd.model_validate_json, fields.get("p0:history", "").splitlines())),
-        )
-
-
-class Attempt(BaseModel):
-    """One claim of a part: what a worker holds while it works."""
+class Claim(BaseModel):
+    """What a worker holds while it works: one claim of a part or of a job."""
 
     model_config = ConfigDict(frozen=True)
     token: str
     task_id: str
     tenant: str
-    part: int
     number: int = Field(description="1 for the first attempt; tries that don't count leave it as it was")
-    claims: int = Field(description="how often the part was claimed, this attempt included")
-    queued_ms: int = Field(description="how long the part waited, by the clock of Redis")
+    claims: int = Field(description="how often this was claimed, this attempt included")
+    queued_ms: int = Field(description="how long it waited, by the clock of Redis")
     spec: TaskSpec
-    unit: Unit | None = Field(None, description="what the part covers; None is the whole task")
+
+    @property
+    def log_fields(self) -> dict[str, str | int]:
+        """What is bound to every log line of the attempt."""
+        return {"task_id": self.task_id, "attempt": self.number}
+
+
+class Attempt(Claim):
+    """One claim of a part."""
+
+    part: int
+    unit: Unit | None = Field(None, description="what the part covers; None for the whole task")
 
     @property
     def log_fields(self) -> dict[str, str | int]:
         """What is bound to every log line of the attempt."""
         return {"task_id": self.task_id, "part": self.part, "attempt": self.number}
+
+
+class Job(Claim):
+    """One claim of a planned task's plan or assembly."""
+
+    name: JobName
+
+    @property
+    def log_fields(self) -> dict[str, str | int]:
+        """What is bound to every log line of the attempt."""
+        return {"task_id": self.task_id, "part": self.name, "attempt": self.number}
 
 
 def new_task_id() -> str:

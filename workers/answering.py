@@ -6,6 +6,8 @@ import statistics
 from dataclasses import dataclass, replace
 
 from contract.catalogue import ModelCard
+from contract.errors import CallerError
+from contract.logs import get_logger
 from contract.operations import OPERATIONS
 from contract.results import Usage
 from contract.task import TaskSpec
@@ -19,6 +21,8 @@ from workers.orientation import lies_sideways
 from workers.questions import MAX_CAPTION_CHARS, Manner, build_glance, build_request, hint_is_cut
 from workers.readings import Reading
 from workers.second_runs import other_manner
+
+log = get_logger(__name__)
 
 #: Tokens of a glance at a page that was turned: two or three lines of print.
 GLANCE_TOKENS = 48
@@ -60,24 +64,37 @@ class Answerer:
             return without
         manner = self._fitting(spec, inputs)
         first = self._run(lease, inputs, manner, "1")
-        chosen, spent, said = first, first.reading.usage, []
+        chosen, usage, said = first, inputs.counts + first.reading.usage, []
         if hint_is_cut(spec, inputs):
             said.append("hint_cut")
         if manner.caption_chars < MAX_CAPTION_CHARS:
             said.append("captions_cut")
-        if inputs.turned is not None:
-            angle, glances = self._best_angle(lease, inputs, first)
-            spent += glances
-            second = self._second(lease, inputs, first, angle)
-            if second is not None:
-                spent += second.reading.usage
-                said.append("second_run")
-            if second is not None and len(second.found) <= len(first.found):
+        second, spent = self._again(lease, inputs, first)
+        if second is not None:
+            said.append("second_run")
+            if len(second.found) <= len(first.found):
                 chosen = second
-                said += [f"rotated_{angle}"] if angle else []
-                said += ["schema_tightened"] if second.manner.tight else []
-        usage = spent + inputs.counts
-        return replace(chosen.reading, usage=usage, warnings=(*chosen.found, *said))
+                said += _changed(second.manner)
+        return replace(chosen.reading, usage=usage + spent, warnings=(*chosen.found, *said))
+
+    def _again(self, lease: Lease, inputs: PartInputs, first: _Run) -> tuple[_Run | None, Usage]:
+        """A second run where one is worth it, and what it and finding that out took.
+
+        What can't be done with the input a second time leaves the first answer.
+        """
+        if inputs.turned is None:
+            return None, Usage()
+        spent = Usage()
+        try:
+            angle, spent = self._best_angle(lease, inputs, first)
+            second = self._second(lease, inputs, first, angle)
+        except CallerError as exc:
+            log.warning("second_run_failed", **lease.attempt.log_fields, code=exc.code)
+            return None, spent
+        if second is None:
+            return None, spent
+        log.info("second_run", **lease.attempt.log_fields, found=first.found, left=second.found, angle=angle)
+        return second, spent + second.reading.usage
 
     def _run(self, lease: Lease, inputs: PartInputs, manner: Manner, name: str) -> _Run:
         spec = lease.attempt.spec
@@ -141,10 +158,9 @@ class Answerer:
         manner = Manner()
         if not inputs.captions:
             return manner
-        engine = self.generator.engine
         while manner.caption_chars > 1:
             request = build_request(spec, inputs, self.card, request_id="fits", manner=manner)
-            if engine.count_prompt_tokens(request) + request.max_new_tokens <= engine.max_context_tokens:
+            if self.generator.fits(request):
                 break
             manner = replace(manner, caption_chars=manner.caption_chars // 2)
         return manner
@@ -157,6 +173,12 @@ def answer_without_model(spec: TaskSpec, inputs: PartInputs) -> Reading | None:
     if inputs.images and not inputs.has_ink and OPERATIONS[spec.operation].reads:
         return Reading(text="", source="blank", usage=inputs.counts)
     return None
+
+
+def _changed(manner: Manner) -> list[str]:
+    """The words for what of a second run's manner a caller should know."""
+    turned = [f"rotated_{manner.angle}"] if manner.angle else []
+    return [*turned, "schema_tightened"] if manner.tight else turned
 
 
 def _likelihood(completion: Completion) -> float:

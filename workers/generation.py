@@ -52,6 +52,18 @@ class Generator:
             raise Stopped
         return completions
 
+    def fits(self, request: Request) -> bool:
+        """Whether prompt and output fit the model's context.
+
+        Raises:
+            RejectedByEngine: The request is malformed.
+        """
+        try:
+            num_prompt_tokens = self.engine.count_prompt_tokens(request)
+        except RequestError as exc:
+            raise RejectedByEngine(str(exc)) from exc
+        return num_prompt_tokens + request.max_new_tokens <= self.engine.max_context_tokens
+
     def _cancel(self, request_ids: Sequence[str]) -> None:
         for request_id in request_ids:
             self.engine.cancel(request_id)

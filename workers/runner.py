@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -16,6 +16,7 @@ from contract import store
 from contract.blobs import BlobStore, result_key
 from contract.catalogue import ModelCard
 from contract.errors import BlobsUnavailable, CallerError, FleetError, InternalError, StoreUnavailable
+from contract.estimates import note_pace
 from contract.logs import get_logger
 from contract.metrics import WorkerMetrics
 from contract.redis_io import run
@@ -83,7 +84,15 @@ class PartRunner:
         except Exception as exc:
             log.exception("attempt_broke", **lease.attempt.log_fields)
             return self._failed(lease, InternalError(f"the worker broke: {type(exc).__name__}"))
-        return self._commit(store.finish(lease.attempt, "succeeded", result=result), "succeeded")
+        outcome = self._commit(store.finish(lease.attempt, "succeeded", result=result), "succeeded")
+        if result.source == "model":
+            self._note_pace(result)
+        return outcome
+
+    def _note_pace(self, result: PartResult) -> None:
+        """Estimates go by what parts took lately; one that isn't noted is no loss."""
+        with suppress(StoreUnavailable):
+            run(self.client, note_pace(self.card.name, result.usage))
 
     def _failed(self, lease: Lease, error: FleetError) -> str:
         attempt = lease.attempt

@@ -15,7 +15,8 @@ from api_gateway.services import Caller, Services, SharedServices
 from api_gateway.views import TaskView, task_path
 from api_gateway.waiting import preferred_wait_s, wait_for_end
 from contract.errors import InvalidRequest
-from contract.task import TaskRecord, TaskStatus
+from contract.record import TaskRecord
+from contract.task import TaskStatus
 
 router = APIRouter(tags=["tasks"])
 
@@ -99,7 +100,7 @@ async def cancel_task(task_id: str, tenant: Caller, services: SharedServices) ->
     responses=problems(401, 404, 409, 410, 503),
 )
 async def retry_task(task_id: str, tenant: Caller, services: SharedServices) -> Response:
-    """Queue a failed task again: a new run, with all its attempts and its whole deadline before it."""
+    """Queue a failed task again, or the failed parts of one: a new run, with all attempts and the whole deadline."""
     return pending_response(await services.changes.retry(task_id, tenant.id), services)
 
 

@@ -1,129 +1,23 @@
-"""Parts from claim to commit, in this process: a real Valkey, S3, media processes and the bundled model."""
+"""Parts from claim to commit: checks, second runs, schemas, the cache."""
 
 from __future__ import annotations
 
-import io
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from PIL import Image, ImageDraw, ImageFont
-from prometheus_client import CollectorRegistry
 
 from contract import store
-from contract.blobs import BlobStore, input_key
-from contract.catalogue import CATALOGUE
 from contract.json_schemas import follows
-from contract.metrics import WorkerMetrics
-from contract.options import TaskOptions
-from contract.redis_io import run
-from contract.settings import FleetSettings
-from contract.task import ObjectInput, PartResult, TaskSpec, new_task_id
-from ovis_engine import Engine, EngineConfig, bundled_model_path
-from ovis_fleet.stack import LocalStack
-from workers.answering import Answerer
-from workers.generation import Generator
-from workers.inputs import InputReader, PartInputs
-from workers.leases import LeaseKeeper
-from workers.media.pool import MediaPool
-from workers.result_cache import ResultCache, question_key
+from contract.task import TaskSpec
+from tests.workers.one_worker import CARD, RECEIPT, TRUTH, Bench
+from workers.inputs import PartInputs
+from workers.result_cache import question_key
 from workers.revision import checkpoint_revision
-from workers.runner import PartRunner
-from workers.settings import WorkerSettings
 from workers.sweep import sweep_orphans
-
-CARD = CATALOGUE["ovis2-reader"]
-SAMPLES = bundled_model_path() / "samples"
-RECEIPT = SAMPLES / "receipt.png"
-TRUTH = json.loads((SAMPLES / "samples.json").read_text())["receipt.png"]["truth"]
-READ = "Read all the text in the image."
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    config = EngineConfig(dtype="float32", kv_cache_tokens=16384)
-    with Engine.from_pretrained(bundled_model_path(), config) as engine:
-        yield engine
-
-
-@pytest.fixture(scope="module")
-def media(servers: LocalStack) -> Iterator[MediaPool]:
-    values = {name.removeprefix("OVIS_").lower(): value for name, value in servers.env.items()}
-    pool = MediaPool(WorkerSettings(**values, media_processes=1), on_death=lambda why: None)  # type: ignore[arg-type]
-    yield pool
-    pool.close()
-
-
-class Bench:
-    """One worker's runner, and a caller who reads what came of it."""
-
-    def __init__(self, client: redis.Redis, blobs: BlobStore, engine: Engine, media: MediaPool) -> None:
-        self.client, self.blobs = client, blobs
-        leases = LeaseKeeper(client, CARD.name, "w1", 1)
-        self.runner = PartRunner(
-            client=client,
-            blobs=blobs,
-            inputs=InputReader(client, blobs, media, engine.side, CARD),
-            answerer=Answerer(Generator(engine), CARD),
-            cache=ResultCache(client, blobs, "r1"),
-            leases=leases,
-            metrics=WorkerMetrics(CollectorRegistry()),
-            card=CARD,
-            worker="w1",
-            inline_result_bytes=16384,
-        )
-
-    def put(self, *pictures: Image.Image | Path) -> tuple[ObjectInput, ...]:
-        """Store pictures as the gateway would."""
-        task_id, inputs = new_task_id(), []
-        for index, picture in enumerate(pictures):
-            key = input_key("acme", task_id, index)
-            data = io.BytesIO()
-            (Image.open(picture) if isinstance(picture, Path) else picture).save(data, "PNG")
-            self.blobs.put(key, data.getvalue(), "image/png")
-            inputs.append(ObjectInput(bucket=self.blobs.bucket, key=key))
-        return tuple(inputs)
-
-    def submit(
-        self, inputs: tuple[ObjectInput, ...], operation: Any = "ocr", *, tenant: str = "acme", **options: Any
-    ) -> str:
-        """Accept a task; reply its id."""
-        task_id = new_task_id()
-        spec = TaskSpec(
-            kind="image" if inputs else "text",
-            model=CARD.name,
-            operation=operation,
-            prompt=READ,
-            inputs=inputs,
-            options=TaskOptions(**options),
-        )
-        submission = store.Submission(task_id, tenant, spec, 1, 1.0, 1000, 1000)
-        assert run(self.client, store.submit(submission)) == ("created", task_id)
-        return task_id
-
-    def answer(self, *pictures: Image.Image | Path, operation: Any = "ocr", **options: Any) -> PartResult:
-        """Run a task over pictures; reply its result."""
-        task_id = self.submit(self.put(*pictures), operation, **options)
-        assert self.runner.run_next() == "succeeded"
-        result = PartResult.model_validate_json(str(self.client.hget(store.task_key(task_id), "p0:result")))
-        stored = json.loads(self.blobs.get(result.blob_key))
-        assert {name: stored[name] for name in ("text", "data", "source")} == {
-            "text": result.text,
-            "data": result.data,
-            "source": result.source,
-        }
-        return result
-
-
-@pytest.fixture
-def bench(client: redis.Redis, fleet_settings: FleetSettings, engine: Engine, media: MediaPool) -> Bench:
-    blobs = BlobStore(fleet_settings)
-    blobs.delete_prefix("cache/")
-    return Bench(client, blobs, engine, media)
 
 
 def test_a_page_is_read_once_where_nothing_is_doubtful(bench: Bench) -> None:
