@@ -88,14 +88,3 @@ def test_what_would_fail_is_refused_with_its_code(
 
     assert response.status_code == 422
     assert response.json()["code"].startswith(code)
-
-
-def test_without_an_io_worker_the_answer_is_later(fleet: LocalStack, queue: redis.Redis) -> None:
-    fleet.stop_part("io")
-    try:
-        response = estimate(fleet, body(RECEIPT.read_bytes(), "image"))
-    finally:
-        fleet.start_part("io")
-
-    assert (response.status_code, response.json()["code"]) == (503, "estimate_late")
-    assert "Retry-After" in response.headers
