@@ -17,6 +17,7 @@ from api_gateway.app import create_app
 from api_gateway.services import Services
 from api_gateway.settings import GatewaySettings
 from contract.logs import configure_logs
+from contract.prompt_book import PromptFileError
 from contract.settings import explain
 
 #: Seconds for which an idle connection is kept; longer than a load balancer's own, so that it is the one to close.
@@ -49,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     configure_logs("gateway", settings.log_level)
     try:
         app = create_app(settings)
+    except PromptFileError as exc:
+        return _refuse([f"OVIS_PROMPTS_DIR: {exc}"])
     except OSError as exc:
         return _refuse([f"OVIS_TENANTS_FILE: {settings.tenants_file}: {exc.strerror}"])
     except ValidationError as exc:

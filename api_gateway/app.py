@@ -15,17 +15,32 @@ from api_gateway.body_limit import BodyLimit
 from api_gateway.changes import Changes
 from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
+from api_gateway.estimation import Estimator
 from api_gateway.event_hub import EventHub
 from api_gateway.observation import Observation
+from api_gateway.parts import Parts
+from api_gateway.planning import Planner
 from api_gateway.problems import install_handlers
 from api_gateway.records import Records
-from api_gateway.routes import dead_letters, events, lists, models, operations, results, tasks, webhooks
+from api_gateway.routes import (
+    dead_letters,
+    estimates,
+    events,
+    lists,
+    models,
+    operations,
+    parts,
+    results,
+    tasks,
+    webhooks,
+)
 from api_gateway.services import Services
 from api_gateway.settings import GatewaySettings
 from api_gateway.submission import Submitter
 from api_gateway.webhooks import Webhooks
 from contract.blobs import BlobStore
 from contract.metrics import GatewayMetrics
+from contract.prompt_book import load_prompt_books
 from contract.redis_io import connect_async
 from contract.tenants import Tenants
 from contract.webhook_secrets import SecretBox
@@ -36,6 +51,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
     Raises:
         OSError: The tenants file can't be read.
+        PromptFileError: A file of prompts isn't whole.
         pydantic.ValidationError: The tenants file is wrong.
     """
     services = _services(settings)
@@ -51,7 +67,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Observation, metrics=services.metrics)
     install_handlers(app)
-    for module in (tasks, events, lists, results, dead_letters, webhooks, models, operations):
+    for module in (tasks, estimates, events, lists, results, parts, dead_letters, webhooks, models, operations):
         app.include_router(module.router)
     return app
 
@@ -67,7 +83,10 @@ def _services(settings: GatewaySettings) -> Services:
         settings=settings,
         tenants=tenants,
         records=records,
+        parts=Parts(client, records),
         blobs=blobs,
+        planner=Planner(settings.egress, load_prompt_books(settings.prompts_dir)),
+        estimator=Estimator(client, blobs, settings.estimate_wait_s),
         submitter=Submitter(client, records, blobs, settings.queue_max_waiting_parts, settings.queue_max_bytes),
         changes=Changes(client, records, blobs),
         dead_letters=DeadLetters(client, records),

@@ -13,9 +13,9 @@ from api_gateway.store_calls import store_call
 from contract import store
 from contract.blobs import task_prefixes
 from contract.errors import Gone, NotFound, WrongStatus
+from contract.record import TaskRecord
 from contract.redis_io import run_async
 from contract.scripting import Command
-from contract.task import TaskRecord, TaskStatus
 
 T = TypeVar("T")
 
@@ -39,21 +39,20 @@ class Changes:
         return await self.records.find(task_id, tenant)
 
     async def retry(self, task_id: str, tenant: str) -> TaskRecord:
-        """Queue a failed task again, as a new run; the record after it.
+        """Queue the failed parts of a task again, as a new run; the record after it.
 
         Raises:
-            WrongStatus: The task hasn't failed.
+            WrongStatus: The task hasn't failed, nor has any part of it.
         """
         before = await self.records.find(task_id, tenant)
         # The script alone would take "queued" for its own work, repeated after a lost reply.
-        failed = before.status is TaskStatus.FAILED
-        outcome = await self._run(store.retry(task_id, tenant)) if failed else before.status
+        outcome = await self._run(store.retry(task_id, tenant)) if before.can_be_retried else before.status
         if outcome == "gone":
             raise Gone("the task's retention has ended: it is being purged")
         if outcome == "missing":
             await self.records.raise_missing(task_id, tenant)
-        if not failed or outcome != "queued":
-            raise WrongStatus(f"the task is {outcome}; only a task that failed can be retried")
+        if not before.can_be_retried or outcome != "queued":
+            raise WrongStatus(f"the task is {outcome}; only what failed can be retried: a task, or parts of it")
         return await self.records.find(task_id, tenant)
 
     async def discard(self, task_id: str, tenant: str) -> None:

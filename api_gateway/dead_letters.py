@@ -9,9 +9,12 @@ import redis.asyncio
 
 from api_gateway.records import Records
 from api_gateway.store_calls import store_call
+from contract import planned
 from contract.errors import NotFound
+from contract.record import AttemptEnd, TaskRecord
+from contract.redis_io import run_async
 from contract.store import dead_letters_key
-from contract.task import TaskRecord, TaskStatus
+from contract.task import TaskStatus
 
 
 class Mark(NamedTuple):
@@ -22,15 +25,23 @@ class Mark(NamedTuple):
 
 
 @dataclass(frozen=True)
+class DeadLetter:
+    """A failed task with what became of the attempts of its parts that failed."""
+
+    record: TaskRecord
+    history: tuple[AttemptEnd, ...]
+
+
+@dataclass(frozen=True)
 class DeadLetterPage:
     """A part of the list.
 
     Attributes:
-        records: Those that died last come first.
+        letters: Those that died last come first.
         next_after: Where to go on; None where nothing is left.
     """
 
-    records: list[TaskRecord]
+    letters: list[DeadLetter]
     next_after: Mark | None
 
 
@@ -41,7 +52,7 @@ class DeadLetters:
         self._client = cast(Any, client)  # the driver's types mix its sync and async replies
         self._records = records
 
-    async def find(self, task_id: str, tenant: str) -> TaskRecord:
+    async def find(self, task_id: str, tenant: str) -> DeadLetter:
         """The tenant's dead letter.
 
         Raises:
@@ -53,7 +64,7 @@ class DeadLetters:
             died = await self._client.zscore(dead_letters_key(tenant), task_id)
         if died is None:
             raise NotFound("this task isn't among the dead letters")
-        return record
+        return await self._letter(record)
 
     async def page(self, tenant: str, *, limit: int, after: Mark | None) -> DeadLetterPage:
         """The tenant's next dead letters, the last to die first, at most ``limit``."""
@@ -61,7 +72,12 @@ class DeadLetters:
         records = await self._records.read_many([mark.task_id for mark in marks[:limit]])
         # One that was replayed or purged between the two reads is no dead letter any more.
         dead = [record for record in records if record is not None and record.status is TaskStatus.FAILED]
-        return DeadLetterPage(dead, marks[limit - 1] if len(marks) > limit else None)
+        letters = [await self._letter(record) for record in dead]
+        return DeadLetterPage(letters, marks[limit - 1] if len(marks) > limit else None)
+
+    async def _letter(self, record: TaskRecord) -> DeadLetter:
+        async with store_call():
+            return DeadLetter(record, await run_async(self._client, planned.history(record.id)))
 
     async def _marks(self, tenant: str, after: Mark | None, count: int) -> list[Mark]:
         """The next ``count`` places, or all that are left."""

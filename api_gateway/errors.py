@@ -56,6 +56,7 @@ HTTP_STATUS: dict[str, int] = {
     "store_unavailable": 503,
     "store_full": 503,
     "blobs_unavailable": 503,
+    "estimate_late": 503,
 }
 
 #: Seconds after which another try may succeed, for errors of which that can be said.
@@ -65,6 +66,7 @@ RETRY_AFTER_S: dict[str, int] = {
     "store_unavailable": 2,
     "store_full": 10,
     "blobs_unavailable": 2,
+    "estimate_late": 5,
 }
 
 

@@ -20,7 +20,7 @@ from api_gateway.store_calls import store_call
 from contract.errors import StoreUnavailable
 from contract.events import EventBody, TaskEvent, event_order, events_key
 from contract.logs import get_logger
-from contract.task import TaskRecord
+from contract.record import TaskRecord
 
 log = get_logger(__name__)
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
 
 from api_gateway.bodies import InlineFile, TaskBody
 from api_gateway.errors import Refused
+from api_gateway.option_rules import check_options
 from api_gateway.requests import TaskInput, TaskRequest
 from contract.catalogue import CATALOGUE, ModelCard
 from contract.egress import EgressPolicy
 from contract.errors import ContextTooLong, InvalidRequest, S3NotAllowed, UrlNotAllowed
-from contract.task import MAX_IMAGES, OPERATION_PROMPTS, ObjectInput, Operation, TaskSpec, UrlInput
+from contract.operations import DEFAULT_OPERATIONS, OPERATIONS
+from contract.pages import check_pages
+from contract.prompt_book import PromptBook
+from contract.task import MAX_IMAGES, ObjectInput, Operation, TaskSpec, UrlInput, dumps
 from contract.tenants import Tenant
 from contract.webhooks import TaskWebhook
 
@@ -39,33 +46,63 @@ class PlannedTask:
     webhook: TaskWebhook | None = None
 
 
-def plan_task(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> PlannedTask:
-    """Check everything that can be told without fetching or decoding.
+@dataclass(frozen=True)
+class Planner:
+    """Plans tasks.
 
-    Raises:
-        Refused: A value isn't allowed; the error says why, with a pointer.
+    Attributes:
+        egress: Which URLs may be fetched.
+        prompts: What each model family is asked.
     """
-    request = body.request
-    card = _card(request)
-    operation = _operation(request)
-    inputs = _inputs(body, tenant, egress)
-    if request.webhook is not None:
-        check_hook_url(request.webhook.url, "/webhook/url", egress)
-    _check_inputs(request, len(inputs))
-    spec = TaskSpec(
-        kind=request.kind,
-        model=request.model,
-        operation=operation,
-        prompt=request.prompt or OPERATION_PROMPTS[operation],
-        system=request.system,
-        options=request.options,
-        priority=request.priority,
-        retention_s=request.retention_s,
-        deadline_s=request.deadline_s,
-        metadata=request.metadata,
-    )
-    _check_size(spec, card, len(inputs))
-    return PlannedTask(spec, inputs, card, request.webhook)
+
+    egress: EgressPolicy
+    prompts: Mapping[str, PromptBook]
+
+    async def plan(self, body: TaskBody, tenant: Tenant) -> PlannedTask:
+        """Check everything that can be told without fetching or decoding.
+
+        Raises:
+            Refused: A value isn't allowed; the error says why, with a pointer.
+        """
+        if body.request.options.json_schema is None:
+            return self.plan_now(body, tenant)
+        # Compiling a schema takes a while.
+        return await run_in_threadpool(self.plan_now, body, tenant)
+
+    def plan_now(self, body: TaskBody, tenant: Tenant) -> PlannedTask:
+        """As ``plan``, on the calling thread."""
+        request = body.request
+        card = _card(request)
+        operation = _operation(request)
+        inputs = _inputs(body, tenant, self.egress)
+        if request.webhook is not None:
+            check_hook_url(request.webhook.url, "/webhook/url", self.egress)
+        _check_inputs(request, len(inputs))
+        check_options(request, operation)
+        _check_pages(request)
+        spec = self._spec(request, operation, card)
+        _check_size(spec, card, len(inputs))
+        return PlannedTask(spec, inputs, card, request.webhook)
+
+    def _spec(self, request: TaskRequest, operation: Operation, card: ModelCard) -> TaskSpec:
+        book, options = self.prompts[card.prompts], request.options
+        prompt = request.prompt or book.query(operation, request.kind, options.table_format or "markdown") or ""
+        if request.prompt is None and options.json_schema is not None:
+            prompt = prompt.replace("{schema}", dumps(options.json_schema))
+        return TaskSpec(
+            kind=request.kind,
+            model=request.model,
+            operation=operation,
+            prompt=prompt,
+            hint_prompt=book.text_layer if options.text_layer == "hint" else None,
+            summary_prompt=book.summary(operation, prompt) if options.clip_s else None,
+            system=request.system,
+            options=options,
+            priority=request.priority,
+            retention_s=request.retention_s,
+            deadline_s=request.deadline_s,
+            metadata=request.metadata,
+        )
 
 
 def check_hook_url(url: str, pointer: str, egress: EgressPolicy) -> None:
@@ -90,11 +127,14 @@ def _card(request: TaskRequest) -> ModelCard:
 
 
 def _operation(request: TaskRequest) -> Operation:
-    operation: Operation = request.operation or ("ocr" if request.kind == "image" else "ask")
-    if request.kind == "text" and operation != "ask":
-        raise Refused.at("/operation", InvalidRequest("a text task has no picture: its only operation is ask"))
-    if operation == "ask" and request.prompt is None:
-        raise Refused.at("/prompt", InvalidRequest("the operation ask needs a prompt"))
+    operation: Operation = request.operation or DEFAULT_OPERATIONS[request.kind]
+    rule = OPERATIONS[operation]
+    if request.kind not in rule.kinds:
+        able = [name for name, other in OPERATIONS.items() if request.kind in other.kinds]
+        message = f"a task of kind {request.kind} can't be asked for {operation}, but for {', '.join(able)}"
+        raise Refused.at("/operation", InvalidRequest(message))
+    if rule.needs_prompt and request.prompt is None:
+        raise Refused.at("/prompt", InvalidRequest(f"the operation {operation} needs a prompt"))
     return operation
 
 
@@ -128,6 +168,18 @@ def _check_inputs(request: TaskRequest, count: int) -> None:
     if request.kind == "image" and not 1 <= count <= MAX_IMAGES:
         message = f"an image task takes 1 to {MAX_IMAGES} pictures; here are {count}"
         raise Refused.at("/inputs" if count else "/input", InvalidRequest(message))
+    if request.kind in ("document", "video") and count != 1:
+        message = f"a task of kind {request.kind} takes one file; here are {count}"
+        raise Refused.at("/inputs" if count else "/input", InvalidRequest(message))
+
+
+def _check_pages(request: TaskRequest) -> None:
+    if request.options.pages is None:
+        return
+    try:
+        check_pages(request.options.pages)
+    except InvalidRequest as exc:
+        raise Refused.at("/options/pages", exc) from exc
 
 
 def _check_size(spec: TaskSpec, card: ModelCard, num_images: int) -> None:
@@ -136,10 +188,14 @@ def _check_size(spec: TaskSpec, card: ModelCard, num_images: int) -> None:
         message = f"{partition} is over this model's limit of {card.max_partition}"
         raise Refused.at("/options/max_partition", InvalidRequest(message))
     max_new_tokens = spec.max_new_tokens(card)
-    least_tokens = num_images * card.tokens_per_tile + _LEAST_TEXT_TOKENS + max_new_tokens
+    num_pictures = 1 if spec.kind == "document" else num_images
+    if spec.kind == "video":
+        num_pictures = spec.options.num_frames or 1
+    picture_tokens = num_pictures * card.tokens_per_tile
+    least_tokens = picture_tokens + _LEAST_TEXT_TOKENS + max_new_tokens
     if least_tokens > card.context_tokens:
         message = (
-            f"{num_images} pictures need at least {num_images * card.tokens_per_tile} tokens; with {max_new_tokens} "
+            f"{num_pictures} pictures need at least {picture_tokens} tokens; with {max_new_tokens} "
             f"new ones that is over the model's context of {card.context_tokens}"
         )
         raise Refused.at("/options/max_new_tokens", ContextTooLong(message))

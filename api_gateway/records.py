@@ -11,8 +11,8 @@ import redis.asyncio
 
 from api_gateway.store_calls import store_call
 from contract.errors import Gone, NotFound
+from contract.record import RECORD_FIELDS, TaskRecord
 from contract.store import index_key, purged_key, queue_stats_key, task_key
-from contract.task import TaskRecord
 
 #: What ``contract.task.new_task_id`` makes.
 TASK_ID = re.compile(r"task_[0-9a-f]{32}")
@@ -61,8 +61,8 @@ class Records:
     async def read(self, task_id: str) -> TaskRecord | None:
         """The task as it stands, whoever's it is; None where there is none."""
         async with store_call():
-            fields = await self._client.hgetall(task_key(task_id))
-        return TaskRecord.from_hash(task_id, fields) if fields else None
+            values = await self._client.hmget(task_key(task_id), RECORD_FIELDS)
+        return _record(task_id, values)
 
     async def read_many(self, ids: Sequence[str]) -> list[TaskRecord | None]:
         """Tasks as they stand, in the order of their ids; None where there is none."""
@@ -70,13 +70,10 @@ class Records:
             return []
         async with self._client.pipeline(transaction=False) as pipe:
             for task_id in ids:
-                pipe.hgetall(task_key(task_id))
+                pipe.hmget(task_key(task_id), RECORD_FIELDS)
             async with store_call():
                 replies = await pipe.execute()
-        return [
-            TaskRecord.from_hash(task_id, fields) if fields else None
-            for task_id, fields in zip(ids, replies, strict=True)
-        ]
+        return [_record(task_id, values) for task_id, values in zip(ids, replies, strict=True)]
 
     async def find(self, task_id: str, tenant: str) -> TaskRecord:
         """The tenant's task.
@@ -142,3 +139,9 @@ class Records:
         async with store_call():
             ids: list[str] = await self._client.zrevrangebylex(index_key(tenant), newest, "-", start=0, num=count)
         return ids
+
+
+def _record(task_id: str, values: Sequence[str | None]) -> TaskRecord | None:
+    """The task behind the values of ``RECORD_FIELDS``; None where there is none."""
+    fields = {name: value for name, value in zip(RECORD_FIELDS, values, strict=True) if value is not None}
+    return TaskRecord.from_hash(task_id, fields) if fields else None

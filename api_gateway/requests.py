@@ -54,7 +54,9 @@ class TaskRequest(BaseModel):
     model: Annotated[str, Field(max_length=128)]
     input: TaskInput | None = None
     inputs: Annotated[tuple[TaskInput, ...], Field(max_length=MAX_IMAGES)] | None = None
-    operation: Operation | None = Field(None, description="ocr for pictures and ask for text, unless given")
+    operation: Operation | None = Field(
+        None, description="ocr for pictures and documents, caption for videos, ask for text, unless given"
+    )
     prompt: _Words | None = Field(None, description="overrides the operation's own")
     system: _Words | None = None
     options: TaskOptions = TaskOptions()

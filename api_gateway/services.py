@@ -13,7 +13,10 @@ from api_gateway.blob_calls import BlobCalls
 from api_gateway.changes import Changes
 from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
+from api_gateway.estimation import Estimator
 from api_gateway.event_hub import EventHub
+from api_gateway.parts import Parts
+from api_gateway.planning import Planner
 from api_gateway.records import Records
 from api_gateway.settings import GatewaySettings
 from api_gateway.submission import Submitter
@@ -30,7 +33,10 @@ class Services:
     settings: GatewaySettings
     tenants: Tenants
     records: Records
+    parts: Parts
     blobs: BlobCalls
+    planner: Planner
+    estimator: Estimator
     submitter: Submitter
     changes: Changes
     dead_letters: DeadLetters

@@ -13,6 +13,9 @@ class GatewaySettings(FleetSettings):
     """``FleetSettings`` plus the limits of the HTTP face. Read from the environment, prefix ``OVIS_``."""
 
     tenants_file: Path = Field(description="JSON file with tenants, the hashes of their keys, and their limits")
+    prompts_dir: Path | None = Field(
+        None, description="directory with the operator's own prompts, <family>.toml; a family without one keeps ours"
+    )
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, le=1024**3, description="longest request body, JSON or multipart"
     )
@@ -20,6 +23,7 @@ class GatewaySettings(FleetSettings):
     events_ping_s: float = Field(
         15.0, gt=0, le=600, description="how often an event stream without news is kept alive by a comment"
     )
+    estimate_wait_s: float = Field(10.0, gt=0, le=60, description="how long an io worker may take for an estimate")
     queue_max_waiting_parts: int = Field(100_000, ge=1, description="parts that may wait in one model's queue")
     queue_max_bytes: int = Field(
         64 * 1024**3, ge=1, description="bytes of stored inputs of one model's tasks that haven't ended"

@@ -16,8 +16,9 @@ from api_gateway.store_calls import store_call
 from contract import store
 from contract.blobs import input_key, task_prefixes
 from contract.errors import Gone, IdempotencyConflict, QueueFull, StoreFull, StoreUnavailable, TenantQueueFull, TooLarge
+from contract.record import TaskRecord
 from contract.redis_io import run_async
-from contract.task import ObjectInput, TaskRecord, TaskSpec, TaskStatus, UrlInput, new_task_id
+from contract.task import ObjectInput, TaskSpec, TaskStatus, UrlInput, new_task_id
 from contract.tenants import Tenant
 
 
@@ -58,7 +59,7 @@ class Submitter:
         """
         task_id = new_task_id()
         prefix, _ = task_prefixes(tenant.id, task_id)
-        spec, blobs = self._place_inputs(plan, tenant.id, task_id)
+        spec, blobs = place_inputs(plan, tenant.id, task_id, self.blobs.store.bucket)
         submission = self._submission(
             spec, plan, tenant, task_id=task_id, size_bytes=sum(len(blob.data) for blob in blobs)
         )
@@ -104,19 +105,6 @@ class Submitter:
             queue_bytes_limit=self.queue_max_bytes,
         )
 
-    def _place_inputs(self, plan: PlannedTask, tenant: str, task_id: str) -> tuple[TaskSpec, list[Blob]]:
-        """The spec with every input's address, and what has to be stored at those of ours."""
-        inputs: list[UrlInput | ObjectInput] = []
-        blobs = []
-        for index, item in enumerate(plan.inputs):
-            if isinstance(item, InlineFile):
-                key = input_key(tenant, task_id, index)
-                blobs.append(Blob(key, item.data, item.media_type))
-                inputs.append(ObjectInput(bucket=self.blobs.store.bucket, key=key))
-            else:
-                inputs.append(item)
-        return plan.spec.model_copy(update={"inputs": tuple(inputs)}), blobs
-
     async def _read_back(self, task_id: str, tenant: str, spec: TaskSpec) -> TaskRecord:
         """The new task; where it can't be read any more, what was written: it has been accepted all the same."""
         try:
@@ -129,7 +117,7 @@ class Submitter:
             tenant=tenant,
             status=TaskStatus.QUEUED,
             spec=spec,
-            parts_total=1,
+            parts_total=0 if spec.is_planned else 1,
             parts_done=0,
             parts_failed=0,
             attempts=0,
@@ -140,7 +128,23 @@ class Submitter:
             expires_ms=None,
             error=None,
             result=None,
+            planned=spec.is_planned,
+            stage="planning" if spec.is_planned else None,
         )
+
+
+def place_inputs(plan: PlannedTask, tenant: str, task_id: str, bucket: str) -> tuple[TaskSpec, list[Blob]]:
+    """The spec with every input's address, and what has to be stored at those of ours."""
+    inputs: list[UrlInput | ObjectInput] = []
+    blobs = []
+    for index, item in enumerate(plan.inputs):
+        if isinstance(item, InlineFile):
+            key = input_key(tenant, task_id, index)
+            blobs.append(Blob(key, item.data, item.media_type))
+            inputs.append(ObjectInput(bucket=bucket, key=key))
+        else:
+            inputs.append(item)
+    return plan.spec.model_copy(update={"inputs": tuple(inputs)}), blobs
 
 
 def _raise_refusal(outcome: store.SubmitOutcome) -> None:

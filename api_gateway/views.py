@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from api_gateway.dead_letters import DeadLetter
 from api_gateway.errors import Problem
 from api_gateway.moments import Moment as _Moment
 from api_gateway.moments import moment as _moment
 from api_gateway.records import QueueStats
 from contract.blobs import BlobStore
 from contract.catalogue import ModelCard, TaskKind
-from contract.task import AttemptEnd, Operation, PartResult, TaskRecord, TaskStatus, Usage
+from contract.record import AttemptEnd, Stage, TaskRecord
+from contract.results import FinishReason, Source
+from contract.task import JobName, Operation, TaskStatus, Usage
 
 
 class ProgressView(BaseModel):
@@ -27,7 +28,12 @@ class ResultView(BaseModel):
     """What a task gave."""
 
     text: str | None = Field(description="null where the text is too long to stand here; see result_url")
-    finish_reason: Literal["stop", "length", "repetition"]
+    data: JsonValue = Field(None, description="extract, chart and table: the answer as JSON")
+    finish_reason: FinishReason | None = Field(description="null where no model ran, or many parts have one each")
+    source: Source | None = Field(None, description="where the text is from")
+    warnings: tuple[str, ...] = Field((), description="what is doubtful about the answer")
+    start_s: float | None = Field(None, description="videos: the stretch that was looked at")
+    end_s: float | None = None
     location: str = Field(description="where the whole result lies", examples=["s3://bucket/key"])
 
 
@@ -41,6 +47,7 @@ class TaskView(BaseModel):
     operation: Operation
     status: TaskStatus
     progress: ProgressView
+    stage: Stage | None = Field(description="how far a task of many parts is; null for others, and once it has ended")
     run: int = Field(description="1, and one more for every retry")
     attempts: int = Field(description="how often its parts were claimed by a worker")
     created_at: _Moment
@@ -58,7 +65,7 @@ class TaskView(BaseModel):
     def of(cls, record: TaskRecord, blobs: BlobStore) -> TaskView:
         """The caller's view of a record."""
         spec = record.spec
-        result = record.result if record.status is TaskStatus.SUCCEEDED else None
+        result = _result_view(record, blobs) if record.status is TaskStatus.SUCCEEDED else None
         return cls(
             id=record.id,
             kind=spec.kind,
@@ -68,6 +75,7 @@ class TaskView(BaseModel):
             progress=ProgressView(
                 parts_total=record.parts_total, parts_done=record.parts_done, parts_failed=record.parts_failed
             ),
+            stage=record.stage,
             run=record.run,
             attempts=record.attempts,
             created_at=_moment(record.created_ms),
@@ -75,8 +83,8 @@ class TaskView(BaseModel):
             deadline_at=_moment(record.deadline_ms) if record.deadline_ms else None,
             ended_at=_moment(record.ended_ms) if record.ended_ms else None,
             expires_at=_moment(record.expires_ms) if record.expires_ms else None,
-            usage=result.usage if result else None,
-            result=_result_view(result, blobs) if result else None,
+            usage=record.usage,
+            result=result,
             result_url=f"{task_path(record.id)}/result" if result else None,
             error=Problem.of(record.error) if record.error else None,
             metadata=spec.metadata,
@@ -93,6 +101,7 @@ class TaskListView(BaseModel):
 class AttemptView(BaseModel):
     """One attempt that has ended."""
 
+    part: int | JobName = Field(description="whose: a part's number, from 0, or what was done for the whole task")
     attempt: int = Field(description="which one of its run; one that didn't count has the number of the next")
     worker: str
     started_at: _Moment
@@ -103,7 +112,9 @@ class AttemptView(BaseModel):
     def of(cls, end: AttemptEnd) -> AttemptView:
         """The caller's view of one line of the history."""
         started, ended = _moment(end.started_ms), _moment(end.ended_ms)
-        return cls(attempt=end.attempt, worker=end.worker, started_at=started, ended_at=ended, why=end.why)
+        return cls(
+            part=end.part, attempt=end.attempt, worker=end.worker, started_at=started, ended_at=ended, why=end.why
+        )
 
 
 class DeadLetterView(BaseModel):
@@ -111,13 +122,15 @@ class DeadLetterView(BaseModel):
 
     task: TaskView
     error: Problem | None
-    history: list[AttemptView] = Field(description="its attempts, oldest first, those of earlier runs included")
+    history: list[AttemptView] = Field(
+        description="attempts of the parts that failed, part by part, oldest first, those of earlier runs included"
+    )
 
     @classmethod
-    def of(cls, record: TaskRecord, blobs: BlobStore) -> DeadLetterView:
+    def of(cls, letter: DeadLetter, blobs: BlobStore) -> DeadLetterView:
         """The caller's view of a dead letter."""
-        task = TaskView.of(record, blobs)
-        return cls(task=task, error=task.error, history=[AttemptView.of(end) for end in record.history])
+        task = TaskView.of(letter.record, blobs)
+        return cls(task=task, error=task.error, history=[AttemptView.of(end) for end in letter.history])
 
 
 class DeadLetterListView(BaseModel):
@@ -169,5 +182,12 @@ def task_path(task_id: str) -> str:
     return f"/v1/tasks/{task_id}"
 
 
-def _result_view(result: PartResult, blobs: BlobStore) -> ResultView:
-    return ResultView(text=result.text, finish_reason=result.finish_reason, location=blobs.location(result.blob_key))
+def _result_view(record: TaskRecord, blobs: BlobStore) -> ResultView | None:
+    if record.assembly is not None:
+        location = blobs.location(record.assembly.files["json"].key)
+        return ResultView(text=record.assembly.text, finish_reason=None, location=location)
+    result = record.result
+    if result is None:
+        return None
+    shared = result.model_dump(include={"text", "data", "finish_reason", "source", "warnings", "start_s", "end_s"})
+    return ResultView(**shared, location=blobs.location(result.blob_key))

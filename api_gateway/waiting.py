@@ -11,7 +11,7 @@ from starlette.requests import Request
 from api_gateway.endings import Endings
 from api_gateway.records import Records
 from contract.errors import StoreUnavailable
-from contract.task import TaskRecord
+from contract.record import TaskRecord
 
 #: A record is read again this often while somebody waits, as the news of its end may get lost. Seconds.
 _REREAD_S = 2.0

@@ -1,7 +1,9 @@
 """Bytes in S3: inputs that the gateway stored, and results.
 
-Keys: ``inputs/<tenant>/<task>/<n>`` and ``results/<tenant>/<task>/attempt-<n>/<part>.json``. A result is committed by
+Keys: ``inputs/<tenant>/<task>/<n>``, ``results/<tenant>/<task>/attempt-<n>/<part>.json``, and of a planned task as a
+whole ``results/<tenant>/<task>/assembly-<n>/document.*``. A result is committed by
 the record that points to it, so a late attempt's object is never read.
+Kept answers lie at ``cache/<tenant>/<question>/answer.json``.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import boto3
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -40,6 +43,11 @@ def result_key(tenant: str, task_id: str, part: int, claim: int) -> str:
             can't write over a committed result.
     """
     return f"results/{tenant}/{task_id}/attempt-{claim}/{part}.json"
+
+
+def cache_key(tenant: str, question: str) -> str:
+    """Where a worker keeps the answer to a question, by the question's digest."""
+    return f"cache/{tenant}/{question}/answer.json"
 
 
 def task_prefixes(tenant: str, task_id: str) -> tuple[str, str]:
@@ -105,6 +113,11 @@ class BlobStore:
         with self._errors():
             self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
 
+    def put_file(self, key: str, data: BinaryIO, content_type: str) -> None:
+        """Store what ``data`` holds from where it stands to its end, without reading it whole."""
+        with self._errors():
+            self._client.upload_fileobj(data, self.bucket, key, ExtraArgs={"ContentType": content_type})
+
     def get(self, key: str) -> bytes:
         """Read an object of our own bucket."""
         with self._errors():
@@ -122,7 +135,7 @@ class BlobStore:
         """What ``inputs`` or ``results`` hold, task by task, as the keys' order gives them.
 
         Args:
-            room: "inputs" or "results".
+            room: "inputs" or "results"; or "cache", where the digests of questions stand for the tasks' ids.
         """
         with self._errors():
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{room}/")
@@ -188,5 +201,5 @@ class BlobStore:
             if exc.response.get("Error", {}).get("Code") in _ABSENT:
                 raise InputUnavailable("the object isn't there or may not be read") from exc
             raise BlobsUnavailable("the object store refused; try again later") from exc
-        except BotoCoreError as exc:
+        except (BotoCoreError, Boto3Error) as exc:
             raise BlobsUnavailable("the object store can't be reached; try again later") from exc

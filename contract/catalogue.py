@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-TaskKind = Literal["image", "text"]
+TaskKind = Literal["image", "video", "document", "text"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class ModelCard:
         max_partition: Most tiles of a grid that a task may ask for.
         default_max_new_tokens: Output limit where the task names none.
         description: One line for people.
+        prompts: Family whose prompts it is asked with: a file in ``contract/prompts``.
     """
 
     name: str
@@ -34,9 +35,10 @@ class ModelCard:
     tile_side: int
     tokens_per_tile: int
     description: str
+    prompts: str
     max_partition: int = 16
     default_max_new_tokens: int = 1024
-    kinds: tuple[TaskKind, ...] = ("image", "text")
+    kinds: tuple[TaskKind, ...] = ("image", "video", "document", "text")
 
     def partition_for(self, num_images: int) -> int:
         """Default max_partition: 9 for one image, 4 for several, as the reference does, within the model's limit."""
@@ -52,6 +54,7 @@ def _ovis2(size: str, params_b: float, tower: str, language: str) -> ModelCard:
         tile_side=448,
         tokens_per_tile=256,
         description=f"Ovis2 {size}: {tower} and {language}",
+        prompts="ovis2",
     )
 
 
@@ -64,6 +67,7 @@ def _ovis16(name: str, hub_id: str, params_b: float, language: str) -> ModelCard
         tile_side=384,
         tokens_per_tile=196,
         description=f"Ovis1.6: SigLIP-so400m and {language}",
+        prompts="ovis1.6",
     )
 
 
@@ -88,6 +92,7 @@ CATALOGUE: dict[str, ModelCard] = {
             max_partition=1,
             default_max_new_tokens=320,
             description="Bundled tiny Ovis2 that reads monospaced print; for the quick start and for tests",
+            prompts="ovis2-reader",
         ),
     )
 }

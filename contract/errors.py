@@ -34,6 +34,7 @@
         ├── QueueFull               queue_full
         ├── StoreUnavailable        store_unavailable       Redis
         │   └── StoreFull           store_full              its memory is full: nothing was changed
+        ├── EstimateLate            estimate_late           no io worker answered in time
         ├── BlobsUnavailable        blobs_unavailable       S3
         ├── MediaProcessDied        media_process_died
         ├── EngineDied              engine_died
@@ -307,6 +308,13 @@ class StoreFull(StoreUnavailable):
 
     code = "store_full"
     title = "Queue out of memory"
+
+
+class EstimateLate(ServiceError):
+    """No io worker said in time what a task would take."""
+
+    code = "estimate_late"
+    title = "No estimate"
 
 
 class BlobsUnavailable(ServiceError):

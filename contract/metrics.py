@@ -55,6 +55,19 @@ class WorkerMetrics:
         self.pool_rows = Gauge("ovis_engine_visual_pool_rows", "Rows of the visual pool in use", registry=registry)
 
 
+class JobMetrics:
+    """What an io worker counts of plans and assemblies."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.jobs = Counter("ovis_io_jobs", "Plans and assemblies ended", ["job", "outcome"], registry=registry)
+        self.job_seconds = Histogram(
+            "ovis_io_job_seconds", "Seconds of a plan or an assembly", ["job"], buckets=SECONDS, registry=registry
+        )
+        self.media_deaths = Counter(
+            "ovis_media_process_deaths", "Media processes that were killed or died", ["why"], registry=registry
+        )
+
+
 class QueueMetrics:
     """What the io workers export of the queues."""
 

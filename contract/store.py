@@ -12,12 +12,16 @@ ovis:task:<id>                  hash    the record: tenant, queue, status, creat
                                         bytes, error, part_error, webhook (JSON), hooks (events and
                                         deliveries that haven't ended); and per part n: pn:state, pn:attempts,
                                         pn:claims, pn:token, pn:cost, pn:result, pn:error, pn:history (a JSON
-                                        line per ended attempt)
+                                        line per ended attempt). Of a planned task also: planned, stage ("planning" |
+                                        "parts" | "summary" | "assembling"), on_page_failure, tenant_limit,
+                                        queue_limit, usage (JSON, the parts' sum), summary_cost, summary_part,
+                                        pn:unit (JSON), and the jobs' own fields pplan:... and passemble:...
 ovis:index:<tenant>             zset    the tenant's task ids; ids sort by creation
 ovis:idem:<tenant>:<key>        string  "<task id> <body hash>"; lives a day
 ovis:purged:<id>                string  the tenant of a purged task; lives a week
 ovis:q:<queue>:tenants          zset    tenants with waiting parts, by virtual time
-ovis:q:<queue>:t:<tenant>       zset    waiting parts "<id>/<part>", by priority band, then age
+ovis:q:<queue>:t:<tenant>       zset    waiting parts "<id>/<part>", by priority band, then age; on the queue io
+                                        "<id>/plan" and "<id>/assemble"
 ovis:q:<queue>:suspects2        zset    parts "<id>/<part>" that wait for their second attempt, by age
 ovis:q:<queue>:suspects3        zset    the same for the third
 ovis:q:<queue>:quarantine       string  the worker that sees to suspects; lives as long as a lease
@@ -27,6 +31,9 @@ ovis:q:<queue>:vt               hash    virtual time of every tenant seen
 ovis:q:<queue>:clock            string  virtual time of the last claim
 ovis:q:<queue>:stats            hash    waiting, running, delayed, slots, workers
 ovis:q:<queue>:workers          zset    workers by last heartbeat
+ovis:q:<queue>:pace             hash    sums over lately finished parts: parts, output_tokens, cost, seconds
+ovis:estimates                  list    estimates that gateways ask for
+ovis:estimate:<id>              list    the answer to one; lives a minute
 ovis:q:<queue>:slots            hash    parts that each worker takes at once
 ovis:queues                     set     names of queues ever used
 ovis:leases                     zset    attempt tokens by expiry
@@ -37,6 +44,7 @@ ovis:deadlines                  zset    tasks with a deadline by the time of it
 ovis:dead:<tenant>              zset    dead letters: tasks whose attempts are exhausted, by the time of their end
 ovis:load                       hash    "t:<tenant>" and "q:<queue>" -> bytes of the inputs of un-ended tasks
 ovis:rows:<queue>:<host>        string  rows an engine may run there, lowered after it ran out of memory; an hour
+ovis:cache:<tenant>:<question>  string  when the answer in S3 was kept; lives as long as the answer may be given
 ovis:swept                      string  stands while the last sweep for orphans is recent
 ovis:lock:purge                 string  held by the io worker that purges
 ovis:outbox                     list    webhook events that are no deliveries yet (JSON)
@@ -67,8 +75,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
 from contract.scripting import Command, load_script
 from contract.task import PRIORITY_BANDS, Attempt, PartResult, TaskSpec
+from contract.units import Unit
 
 #: Where no limit of bytes is named.
 UNLIMITED_BYTES = 1 << 50
@@ -88,6 +99,8 @@ FinishOutcome = Literal["committed", "canceled", "stale"]
 ReleaseOutcome = Literal["queued", "canceled", "exhausted", "gone", "stale"]
 RenewReply = Literal["ok", "stop", "lost"]
 
+_unit: TypeAdapter[Unit] = TypeAdapter(Unit)
+
 
 def task_key(task_id: str) -> str:
     """Key of a record."""
@@ -102,6 +115,11 @@ def purged_key(task_id: str) -> str:
 def rows_key(queue: str, host: str) -> str:
     """Key of a host's lowered row limit."""
     return f"ovis:rows:{queue}:{host}"
+
+
+def cached_key(tenant: str, question: str) -> str:
+    """Key that stands while the answer to a question may be given again."""
+    return f"ovis:cache:{tenant}:{question}"
 
 
 def dead_letters_key(tenant: str) -> str:
@@ -170,6 +188,7 @@ def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
         s.tenant_bytes_limit,
         s.queue_bytes_limit,
         "" if s.spec.deadline_s is None else s.spec.deadline_s,
+        s.spec.options.on_page_failure if s.spec.is_planned else "",
     )
     return Command(load_script("submit"), args, lambda reply: (reply[0], reply[1]))
 
@@ -180,7 +199,7 @@ def claim(queue: str, *, token: str, worker: str) -> Command[Attempt | None]:
     def parse(reply: list[Any] | None) -> Attempt | None:
         if reply is None:
             return None
-        task_id, tenant, part, number, claims, queued_ms, spec = reply
+        task_id, tenant, part, number, claims, queued_ms, spec, unit = reply
         return Attempt(
             token=token,
             task_id=task_id,
@@ -190,6 +209,7 @@ def claim(queue: str, *, token: str, worker: str) -> Command[Attempt | None]:
             claims=int(claims),
             queued_ms=int(queued_ms),
             spec=TaskSpec.model_validate_json(spec),
+            unit=_unit.validate_json(unit) if unit else None,
         )
 
     return Command(load_script("claim"), (queue, token, worker), parse)
@@ -211,7 +231,12 @@ def finish(
     result: PartResult | None = None,
     error_json: str = "",
 ) -> Command[FinishOutcome]:
-    """Commit an attempt by compare-and-set on its token."""
+    """Commit an attempt by compare-and-set on its token.
+
+    What a part of a planned task says is kept in the blob store alone: a record may have thousands of parts.
+    """
+    if result is not None and attempt.unit is not None:
+        result = result.model_copy(update={"text": None, "data": None})
     args = (
         attempt.token,
         attempt.task_id,
@@ -262,7 +287,7 @@ def expire_deadlines(limit: int = 100) -> Command[int]:
 
 
 def retry(task_id: str, tenant: str) -> Command[str]:
-    """Run a failed task's unfinished parts again; reply "queued", "missing", "gone", or the status that forbids it."""
+    """Run the failed parts of a task again; reply "queued", "missing", "gone", or the status that forbids it."""
     return Command(load_script("retry"), (task_id, tenant), str)
 
 

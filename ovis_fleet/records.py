@@ -1,6 +1,6 @@
 """What the gateway says, as frozen values. Fields that this version doesn't know are left out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Self
@@ -94,12 +94,18 @@ class Result(_Record):
 
     Attributes:
         text: the output; empty when it is too large to sit in the record.
-        finish_reason: ``stop``, ``length`` or ``repetition``.
+        data: the answer of extract, chart and table as JSON; None for other operations and when it is too large.
+        finish_reason: ``stop``, ``length`` or ``repetition``; empty when no model ran.
+        source: ``model``, ``text_layer``, ``blank`` or ``cache``; empty for a document's pages together.
+        warnings: what is doubtful about the answer.
         location: where the whole result lies, as ``s3://bucket/key``.
     """
 
     text: str = ""
+    data: Any = None
     finish_reason: str = ""
+    source: str = ""
+    warnings: Sequence[str] = ()
     location: str = ""
 
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from api_gateway.errors import HTTP_STATUS
 from api_gateway.settings import GatewaySettings
 from contract.catalogue import CATALOGUE
-from contract.metrics import GatewayMetrics, QueueMetrics, WebhookMetrics, WorkerMetrics
+from contract.metrics import GatewayMetrics, JobMetrics, QueueMetrics, WebhookMetrics, WorkerMetrics
 from workers.settings import WorkerSettings
 
 ROOT = Path(__file__).parent.parent
@@ -32,9 +32,9 @@ def test_every_setting_is_documented(settings: type[GatewaySettings | WorkerSett
     assert [name for name in settings.model_fields if f"`OVIS_{name.upper()}`" not in OPERATIONS] == []
 
 
-@pytest.mark.parametrize("metrics", [GatewayMetrics, WorkerMetrics, QueueMetrics, WebhookMetrics])
+@pytest.mark.parametrize("metrics", [GatewayMetrics, WorkerMetrics, QueueMetrics, JobMetrics, WebhookMetrics])
 def test_every_metric_is_documented(
-    metrics: type[GatewayMetrics | WorkerMetrics | QueueMetrics | WebhookMetrics],
+    metrics: type[GatewayMetrics | WorkerMetrics | QueueMetrics | JobMetrics | WebhookMetrics],
 ) -> None:
     registry = CollectorRegistry()
     metrics(registry)

@@ -1,11 +1,12 @@
-"""The ``io`` role: takes back expired leases, tops up wake-ups, purges what is past its retention, sends webhooks.
+"""The ``io`` role: plans and assembles; takes back expired leases, tops up wake-ups, purges, sends webhooks.
 
-Any number may run: the scripts are atomic, so several reapers only look more often. A wake-up on the queue ``io``
-asks for a look at once.
+Any number may run: the scripts are atomic, so several reapers only look more often. A wake-up on the queue ``io`` says
+that a plan or an assembly waits there.
 """
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -17,23 +18,29 @@ from redis.exceptions import LockError, RedisError
 
 from contract import store
 from contract.blobs import BlobStore
-from contract.errors import FleetError
+from contract.errors import FleetError, StoreUnavailable
 from contract.logs import get_logger
-from contract.metrics import QueueMetrics, WebhookMetrics
+from contract.metrics import JobMetrics, QueueMetrics, WebhookMetrics
+from contract.planned import IO_QUEUE
 from contract.redis_io import connect, run
 from contract.scripting import REAP_S
 from contract.webhook_secrets import SecretBox
+from workers.assembler import Assembler
 from workers.celery_role import run_celery
+from workers.drain import Drain
+from workers.estimate_desk import EstimateDesk
+from workers.io_jobs import JobRunner
+from workers.leases import LeaseKeeper
+from workers.media.pool import MediaPool
 from workers.observe import serve_observability
+from workers.part_documents import PartDocuments
+from workers.planner import Planner
 from workers.settings import WorkerSettings
 from workers.sweep import sweep_orphans
 from workers.webhooks.deliverer import Deliverer
 from workers.webhooks.sender import Sender
 
 log = get_logger(__name__)
-
-#: The queue of this role.
-IO_QUEUE = "io"
 
 #: Ended tasks purged in one pass; the rest waits for the next.
 _PURGE_BATCH = 100
@@ -145,57 +152,116 @@ class Housekeeper:
         log.info("task_purged", task_id=task_id)
 
 
-def run_io_role(worker: str, settings: WorkerSettings, *, metrics_host: str, metrics_port: int) -> None:
-    """Serve until SIGTERM."""
-    registry = CollectorRegistry()
-    broker_url = settings.redis_url.get_secret_value()
-    keeper = Housekeeper(
-        connect(broker_url),
-        BlobStore(settings),
-        QueueMetrics(registry),
-        sweep_interval_s=settings.sweep_interval_s,
-        orphan_age_s=settings.orphan_age_s,
-    )
-    ready = threading.Event()
-    close_observability = serve_observability(
-        registry, host=metrics_host, port=metrics_port, ready=ready.is_set, alive=keeper.alive
-    )
-    deliverer = _deliverer(settings, registry)
-    threads = [threading.Thread(target=keeper.keep_house, name="housekeeping", daemon=True)]
-    if deliverer.box.usable:
-        threads.append(threading.Thread(target=deliverer.deliver, name="webhooks", daemon=True))
-    else:
-        log.warning("webhooks_off", reason="OVIS_WEBHOOK_KEYS is not set")
-    for thread in threads:
-        thread.start()
+class IoServer:
+    """Plans and assembles; keeps house, answers estimates and sends webhooks beside it, each in a thread of its own."""
 
-    def wake() -> str:
-        keeper.one_pass()
-        return "looked"
-
-    def on_ready() -> None:
-        ready.set()
-        log.info("worker_ready")
-
-    def close() -> None:
-        keeper.close()
-        deliverer.close()
-
-    try:
-        run_celery(
-            broker_url=broker_url,
-            queue=IO_QUEUE,
-            name=worker,
-            concurrency=1,
-            wake=wake,
-            on_ready=on_ready,
-            on_shutdown=close,
+    def __init__(self, worker: str, registry: CollectorRegistry, settings: WorkerSettings) -> None:
+        """Starts the media processes and opens clients; ``worker`` is the name for Celery."""
+        self._worker = worker
+        self._settings = settings
+        self._broker_url = settings.redis_url.get_secret_value()
+        metrics, client, blobs = JobMetrics(registry), connect(self._broker_url), BlobStore(settings)
+        self._media = MediaPool(settings, on_death=lambda why: metrics.media_deaths.labels(why).inc())
+        identity = f"{worker}@{socket.gethostname()}"
+        self._leases = LeaseKeeper(client, IO_QUEUE, identity, settings.io_jobs)
+        self._drain = Drain(settings.drain_grace_s, self._leases, self._media)
+        self.keeper = Housekeeper(
+            client,
+            blobs,
+            QueueMetrics(registry),
+            sweep_interval_s=settings.sweep_interval_s,
+            orphan_age_s=settings.orphan_age_s,
         )
-    finally:
-        close()
+        # Its own client: a desk waits in a blocking call.
+        self._desk = EstimateDesk(connect(self._broker_url), blobs, self._media)
+        self._jobs = JobRunner(
+            client=client,
+            planner=Planner(self._media, blobs, settings.plan_max_parts),
+            assembler=Assembler(PartDocuments(client, blobs), blobs, settings.inline_result_bytes),
+            leases=self._leases,
+            metrics=metrics,
+            worker=identity,
+        )
+        self._deliverer = _deliverer(settings, registry)
+
+    def serve(self, serving: threading.Event) -> None:
+        """Consume wake-ups until SIGTERM; ``serving`` is set meanwhile.
+
+        Raises:
+            StoreUnavailable: Redis is away at the start.
+        """
+        self._leases.start()
+        threads = self._start_threads()
+
+        def on_ready() -> None:
+            serving.set()
+            log.info("worker_ready")
+
+        def on_shutdown() -> None:
+            serving.clear()
+            self._drain.run()
+
+        try:
+            run_celery(
+                broker_url=self._broker_url,
+                queue=IO_QUEUE,
+                name=self._worker,
+                concurrency=self._settings.io_jobs,
+                wake=self._wake,
+                on_ready=on_ready,
+                on_shutdown=on_shutdown,
+                on_second_signal=self._drain.cut_short,
+            )
+        finally:
+            self._drain.cut_short()
+            for part in (self.keeper, self._desk, self._deliverer):
+                part.close()
+            for thread in threads:
+                thread.join()
+            self._leases.close()
+
+    def close(self) -> None:
+        """End the media processes."""
+        self._media.close()
+
+    def _start_threads(self) -> list[threading.Thread]:
+        """What goes on beside the jobs."""
+        work = {"housekeeping": self.keeper.keep_house, "estimates": self._desk.serve}
+        if self._deliverer.box.usable:
+            work["webhooks"] = self._deliverer.deliver
+        else:
+            log.warning("webhooks_off", reason="OVIS_WEBHOOK_KEYS is not set")
+        threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]
         for thread in threads:
-            thread.join()
-        close_observability()
+            thread.start()
+        return threads
+
+    def _wake(self) -> str:
+        return "draining" if self._drain.begun else self._jobs.run_next()
+
+
+def run_io_role(worker: str, settings: WorkerSettings, *, metrics_host: str, metrics_port: int) -> None:
+    """Serve until SIGTERM.
+
+    Raises:
+        SystemExit: Status 1, with the reason in the log, where Redis or the port isn't as it must be.
+    """
+    registry = CollectorRegistry()
+    server = IoServer(worker, registry, settings)
+    serving = threading.Event()
+    try:
+        close_observability = serve_observability(
+            registry, host=metrics_host, port=metrics_port, ready=serving.is_set, alive=server.keeper.alive
+        )
+        try:
+            server.serve(serving)
+        finally:
+            close_observability()
+    except (StoreUnavailable, OSError) as exc:
+        log.critical("start_failed", error=f"{type(exc).__name__}: {exc}")
+        raise SystemExit(1) from exc
+    finally:
+        server.close()
     log.info("worker_stopped")
 
 

@@ -6,16 +6,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
+from typing import Any, Generic
 
 import redis
 from redis.exceptions import RedisError
+from typing_extensions import TypeVar
 
 from contract import store
 from contract.errors import StoreUnavailable
 from contract.logs import get_logger
 from contract.redis_io import run
 from contract.scripting import RENEWAL_S
-from contract.task import Attempt
+from contract.task import Attempt, Claim
 
 log = get_logger(__name__)
 
@@ -28,10 +30,14 @@ class StopReason(Enum):
     DRAINED = "drained"  # this worker is going away
 
 
-class Lease:
+#: What is held: a part's attempt, or a job.
+C = TypeVar("C", bound=Claim, default=Attempt)
+
+
+class Lease(Generic[C]):
     """One attempt that this worker holds. Thread-safe."""
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: C) -> None:
         self.attempt = attempt
         self._lock = threading.Lock()
         self._reason: StopReason | None = None
@@ -73,7 +79,7 @@ class LeaseKeeper:
         self._queue = queue
         self._worker = worker
         self._slots = slots
-        self._leases: dict[str, Lease] = {}
+        self._leases: dict[str, Lease[Any]] = {}
         self._all_stopped: StopReason | None = None
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -98,7 +104,7 @@ class LeaseKeeper:
             log.warning("leave_failed", queue=self._queue)
 
     @contextmanager
-    def hold(self, attempt: Attempt) -> Iterator[Lease]:
+    def hold(self, attempt: C) -> Iterator[Lease[C]]:
         """Keep the attempt's lease renewed inside the block."""
         lease = Lease(attempt)
         with self._lock:
@@ -145,7 +151,7 @@ class LeaseKeeper:
             if message and any(lease.attempt.task_id == message["data"] for lease in self._held()):
                 return
 
-    def _held(self) -> list[Lease]:
+    def _held(self) -> list[Lease[Any]]:
         with self._lock:
             return list(self._leases.values())
 

@@ -16,11 +16,12 @@ from contract.errors import BlobsUnavailable, InputUnavailable, StoreUnavailable
 from contract.logs import get_logger
 from contract.metrics import WorkerMetrics
 from contract.redis_io import connect
-from ovis_engine import CheckpointError, Engine, EngineConfig
+from ovis_engine import CheckpointError, Engine, EngineConfig, locate_checkpoint
 from workers.checkpoints import find_checkpoint
 from workers.media.pool import MediaPool
 from workers.memory import is_out_of_memory, note_out_of_memory, remembered_rows
 from workers.observe import serve_observability
+from workers.revision import checkpoint_revision
 from workers.serving import ModelServer
 from workers.settings import WorkerSettings
 
@@ -81,7 +82,8 @@ def _run(role: ModelRole, settings: WorkerSettings) -> None:
         with Engine.from_pretrained(checkpoint, _engine_config(role, settings), on_death=die) as engine:
             log.info("engine_loaded", model=card.name, device=role.device, side=engine.side)
             _export(engine, metrics)
-            ModelServer(card, role.worker, engine, media, metrics, settings).serve(serving)
+            revision = f"{checkpoint_revision(locate_checkpoint(checkpoint))} {engine.config.dtype}"
+            ModelServer(card, role.worker, engine, media, metrics, settings, revision=revision).serve(serving)
     finally:
         media.close()
         close_observability()

@@ -3,7 +3,7 @@
 | error                                             | then                                                        |
 |---------------------------------------------------|-------------------------------------------------------------|
 | the caller's fault                                | the part fails at once                                      |
-| Redis or S3 away                                  | again after a rest that doubles, without using up a try     |
+| Redis or S3 away, no room for a plan's parts      | again after a rest that doubles, without using up a try     |
 | engine, media process or something unknown broke  | again after a rest, one try used up; the third is the last  |
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from contract.errors import BlobsUnavailable, CallerError, FleetError, StoreUnavailable
+from contract.errors import BlobsUnavailable, CallerError, FleetError, QueueFull, StoreUnavailable, TenantQueueFull
 
 #: Rest before the second claim of a part, doubled for every claim after it, in seconds.
 FIRST_REST_S = 1.0
@@ -19,8 +19,8 @@ FIRST_REST_S = 1.0
 #: Longest rest. An outage is noticed to be over within this time.
 LONGEST_REST_S = 60.0
 
-#: Outages that say nothing about the part.
-_OUTAGES = (StoreUnavailable, BlobsUnavailable)
+#: What says nothing about the part: outages, and a queue that is full already.
+_OUTAGES = (StoreUnavailable, BlobsUnavailable, TenantQueueFull, QueueFull)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
-"""One wake-up: claim the next part, prepare its pictures, run the engine, store the result, commit."""
+"""One wake-up: claim the next part, read its inputs, answer it, store the result, commit."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -16,24 +15,19 @@ import stamina
 from contract import store
 from contract.blobs import BlobStore, result_key
 from contract.catalogue import ModelCard
-from contract.errors import (
-    BlobsUnavailable,
-    CallerError,
-    ContextTooLong,
-    EngineDied,
-    FleetError,
-    InternalError,
-    RejectedByEngine,
-    StoreUnavailable,
-)
+from contract.errors import BlobsUnavailable, CallerError, FleetError, InternalError, StoreUnavailable
+from contract.estimates import note_pace
 from contract.logs import get_logger
 from contract.metrics import WorkerMetrics
 from contract.redis_io import run
 from contract.scripting import Command
-from contract.task import Attempt, ObjectInput, PartResult, UrlInput, Usage, dumps
-from ovis_engine import Completion, Engine, EngineError, Request, RequestError, TiledImage
+from contract.task import Attempt, PartResult, dumps
+from workers.answering import Answerer
+from workers.generation import Stopped
+from workers.inputs import InputReader
 from workers.leases import Lease, LeaseKeeper, StopReason
-from workers.media.pool import MediaPool
+from workers.readings import Reading
+from workers.result_cache import ResultCache
 from workers.retry_policy import Fail, decide
 
 log = get_logger(__name__)
@@ -45,18 +39,15 @@ _STORE_S = 120.0
 _COMMIT_S = 60.0
 
 
-class _Stopped(Exception):
-    """The lease was stopped; its reason says why."""
-
-
 @dataclass(frozen=True)
 class PartRunner:
     """Runs parts of one queue. ``run_next`` may be called from many threads at once."""
 
     client: redis.Redis
     blobs: BlobStore
-    engine: Engine
-    media: MediaPool
+    inputs: InputReader
+    answerer: Answerer
+    cache: ResultCache
     leases: LeaseKeeper
     metrics: WorkerMetrics
     card: ModelCard
@@ -86,14 +77,22 @@ class PartRunner:
     def _attempt(self, lease: Lease) -> str:
         try:
             result = self._perform(lease)
-        except _Stopped:
+        except Stopped:
             return self._stopped(lease)
         except FleetError as exc:
             return self._failed(lease, exc)
         except Exception as exc:
             log.exception("attempt_broke", **lease.attempt.log_fields)
             return self._failed(lease, InternalError(f"the worker broke: {type(exc).__name__}"))
-        return self._commit(store.finish(lease.attempt, "succeeded", result=result), "succeeded")
+        outcome = self._commit(store.finish(lease.attempt, "succeeded", result=result), "succeeded")
+        if result.source == "model":
+            self._note_pace(result)
+        return outcome
+
+    def _note_pace(self, result: PartResult) -> None:
+        """Estimates go by what parts took lately; one that isn't noted is no loss."""
+        with suppress(StoreUnavailable):
+            run(self.client, note_pace(self.card.name, result.usage))
 
     def _failed(self, lease: Lease, error: FleetError) -> str:
         attempt = lease.attempt
@@ -108,79 +107,31 @@ class PartRunner:
         return self._release(attempt, error.code, counts=decision.counts, delay_s=decision.rest_s)
 
     def _perform(self, lease: Lease) -> PartResult:
-        spec = lease.attempt.spec
         with self._stage("prepare"):
-            images = self._prepare(lease.attempt)
-        request = Request(
-            prompt=spec.prompt,
-            images=images,
-            system=spec.system,
-            max_new_tokens=spec.max_new_tokens(self.card),
-            request_id=lease.attempt.token,
-        )
+            inputs = self.inputs.read(lease.attempt)
         if lease.stop_reason:
-            raise _Stopped
-        with self._stage("generate"):
-            completion = self._generate(request, lease)
+            raise Stopped
+        attempt = lease.attempt
+        reading = self.cache.find(attempt.tenant, attempt.spec, inputs)
+        if reading is None:
+            with self._stage("generate"):
+                reading = self.answerer.answer(lease, inputs)
         with self._stage("store"):
-            return self._store(lease, completion, len(images))
+            self.cache.keep(attempt.tenant, attempt.spec, inputs, reading)
+            return self._store(lease, reading)
 
-    def _prepare(self, attempt: Attempt) -> tuple[TiledImage, ...]:
-        """The part's pictures as tiles, in order; several are prepared side by side."""
-        partition = attempt.spec.max_partition(self.card)
-
-        def one(source: UrlInput | ObjectInput) -> TiledImage:
-            trusted = isinstance(source, ObjectInput)
-            url = self.blobs.presigned_get(source.bucket, source.key) if isinstance(source, ObjectInput) else source.url
-            prepared = self.media.prepare(url, trusted=trusted, side=self.engine.side, max_partition=partition)
-            return prepared.image
-
-        inputs = attempt.spec.inputs
-        if len(inputs) < 2:
-            return tuple(map(one, inputs))
-        with ThreadPoolExecutor(min(4, len(inputs)), thread_name_prefix="prepare") as threads:
-            return tuple(threads.map(one, inputs))
-
-    def _generate(self, request: Request, lease: Lease) -> Completion:
-        try:
-            future = self.engine.submit(request)
-            lease.when_stopped(lambda: self.engine.cancel(request.request_id))
-            completion = future.result()
-        except RequestError as exc:
-            known = ContextTooLong if exc.code == ContextTooLong.code else RejectedByEngine
-            raise known(str(exc)) from exc
-        except (EngineError, CancelledError) as exc:
-            raise EngineDied("the engine stopped before the result was there") from exc
-        if completion.finish_reason == "canceled":
-            raise _Stopped
-        return completion
-
-    def _store(self, lease: Lease, completion: Completion, num_images: int) -> PartResult:
+    def _store(self, lease: Lease, reading: Reading) -> PartResult:
         """Store the result, waiting for an S3 that is away: the work behind it is dear."""
         attempt = lease.attempt
-        usage = Usage(
-            images=num_images,
-            tiles=completion.num_tiles,
-            prompt_tokens=completion.num_prompt_tokens,
-            visual_tokens=completion.num_visual_tokens,
-            output_tokens=completion.num_output_tokens,
-            gpu_seconds=round(completion.engine_s, 4),
-        )
-        assert completion.finish_reason not in ("canceled", "deadline")
-        result = PartResult(
-            text=completion.text,
-            finish_reason=completion.finish_reason,
-            blob_key=result_key(attempt.tenant, attempt.task_id, attempt.part, attempt.claims),
-            usage=usage,
-        )
+        result = reading.result(result_key(attempt.tenant, attempt.task_id, attempt.part, attempt.claims))
         document = dumps(result.document(attempt.task_id, attempt.part, attempt.spec)).encode()
         for retry in stamina.retry_context(on=BlobsUnavailable, attempts=None, timeout=_STORE_S, wait_max=5.0):
             with retry:
                 if lease.stop_reason:
-                    raise _Stopped
+                    raise Stopped
                 self.blobs.put(result.blob_key, document, "application/json")
-        inline = len(completion.text.encode()) <= self.inline_result_bytes
-        return result if inline else result.model_copy(update={"text": None})
+        inline = result.inline_size_bytes <= self.inline_result_bytes
+        return result if inline else result.model_copy(update={"text": None, "data": None})
 
     def _stopped(self, lease: Lease) -> str:
         reason = lease.stop_reason

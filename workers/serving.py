@@ -14,11 +14,15 @@ from contract.logs import get_logger
 from contract.metrics import WorkerMetrics
 from contract.redis_io import connect
 from ovis_engine import Engine
+from workers.answering import Answerer
 from workers.celery_role import run_celery
 from workers.drain import Drain
+from workers.generation import Generator
+from workers.inputs import InputReader
 from workers.leases import LeaseKeeper
 from workers.liveness import Look, watch_progress
 from workers.media.pool import MediaPool
+from workers.result_cache import ResultCache
 from workers.runner import PartRunner
 from workers.settings import WorkerSettings
 
@@ -39,8 +43,17 @@ class ModelServer:
         media: MediaPool,
         metrics: WorkerMetrics,
         settings: WorkerSettings,
+        *,
+        revision: str,
     ) -> None:
-        """Opens nothing but clients; ``worker`` is the name for Celery."""
+        """Opens nothing but clients.
+
+        Args:
+            card, engine: What is served.
+            worker: Name for Celery.
+            media, metrics, settings: As the role has them.
+            revision: What tells this checkpoint from others of the model.
+        """
         self._card = card
         self._worker = worker
         self._engine = engine
@@ -51,11 +64,13 @@ class ModelServer:
         identity = f"{worker}@{socket.gethostname()}"
         self._leases = LeaseKeeper(self._client, card.name, identity, settings.slots)
         self._drain = Drain(settings.drain_grace_s, self._leases, media)
+        blobs = BlobStore(settings)
         self._runner = PartRunner(
             client=self._client,
-            blobs=BlobStore(settings),
-            engine=engine,
-            media=media,
+            blobs=blobs,
+            inputs=InputReader(self._client, blobs, media, engine.side, card),
+            answerer=Answerer(Generator(engine), card),
+            cache=ResultCache(self._client, blobs, revision),
             leases=self._leases,
             metrics=metrics,
             card=card,

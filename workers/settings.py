@@ -38,6 +38,8 @@ class WorkerSettings(FleetSettings):
     webhook_timeout_s: float = Field(
         20.0, gt=0, le=30, description="how long a receiver may take to answer a webhook delivery"
     )
+    io_jobs: int = Field(4, ge=1, le=256, description="plans and assemblies that an io worker does at once")
+    plan_max_parts: int = Field(5000, ge=1, le=100_000, description="most pages or clips of one task")
     media_processes: int = Field(2, ge=1, le=64, description="processes that fetch and decode")
     media_jobs_per_process: int = Field(500, ge=1, description="jobs after which a media process is replaced")
     media_timeout_s: float = Field(60.0, gt=0, le=3600, description="wall time of one job, fetching included")

@@ -1,4 +1,7 @@
-"""Objects that no record knows: inputs whose gateway died before the record, results of tasks purged meanwhile."""
+"""Objects that nothing leads to.
+
+Inputs whose gateway died before the record, results of tasks purged meanwhile, kept answers that have had their time.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,27 @@ import redis
 
 from contract.blobs import BlobStore
 from contract.logs import get_logger
-from contract.store import task_key
+from contract.store import cached_key, task_key
 
 log = get_logger(__name__)
 
 
 def sweep_orphans(client: redis.Redis, blobs: BlobStore, *, min_age_s: float) -> int:
-    """Delete stored tasks without a record whose newest object is at least ``min_age_s`` old; reply how many.
+    """Delete stored tasks without a record, and kept answers without a pointer, whose newest object is at least
+    ``min_age_s`` old; reply how many.
 
-    The age keeps uploads that are under way: their record comes after them.
+    The age keeps uploads that are under way: their record or pointer comes after them.
 
     Raises:
         BlobsUnavailable: S3 is away.
         redis.RedisError: Redis is away.
     """
     swept = 0
-    for room in ("inputs", "results"):
+    for room in ("inputs", "results", "cache"):
         for stored in blobs.list_tasks(room):
             young = datetime.now(UTC) - stored.newest < timedelta(seconds=min_age_s)
-            if young or client.exists(task_key(stored.task_id)):
+            known = cached_key(stored.tenant, stored.task_id) if room == "cache" else task_key(stored.task_id)
+            if young or client.exists(known):
                 continue
             blobs.delete_prefix(f"{room}/{stored.tenant}/{stored.task_id}/")
             log.info("orphan_swept", task_id=stored.task_id, room=room)

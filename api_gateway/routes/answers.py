@@ -6,7 +6,7 @@ from fastapi import Response
 
 from api_gateway.services import Services
 from api_gateway.views import TaskView, task_path
-from contract.task import TaskRecord
+from contract.record import TaskRecord
 
 #: Seconds after which it is worth to ask for a running task again.
 _POLL_AFTER_S = 1

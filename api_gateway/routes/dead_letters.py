@@ -31,7 +31,7 @@ async def list_dead_letters(
     match = read_cursor(cursor, _MARK) if cursor is not None else None
     after = Mark(int(match[1]), match[2]) if match else None
     page = await services.dead_letters.page(tenant.id, limit=limit, after=after)
-    views = [DeadLetterView.of(record, services.blobs.store) for record in page.records]
+    views = [DeadLetterView.of(letter, services.blobs.store) for letter in page.letters]
     mark = page.next_after
     return DeadLetterListView(data=views, next_cursor=write_cursor(f"{mark.ended_ms}.{mark.task_id}") if mark else None)
 
@@ -39,8 +39,8 @@ async def list_dead_letters(
 @router.get("/v1/dead-letters/{task_id}", responses=problems(401, 404, 410, 503))
 async def read_dead_letter(task_id: str, tenant: Caller, services: SharedServices) -> DeadLetterView:
     """Read a dead letter with the history of its attempts."""
-    record = await services.dead_letters.find(task_id, tenant.id)
-    return DeadLetterView.of(record, services.blobs.store)
+    letter = await services.dead_letters.find(task_id, tenant.id)
+    return DeadLetterView.of(letter, services.blobs.store)
 
 
 @router.post(

@@ -14,7 +14,7 @@ from api_gateway.routes.documentation import problems
 from api_gateway.services import Caller, Services, SharedServices
 from contract.errors import InvalidRequest
 from contract.events import EVENT_ID, EventBody
-from contract.task import TaskRecord
+from contract.record import TaskRecord
 
 router = APIRouter(tags=["tasks"])
 

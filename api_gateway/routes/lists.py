@@ -17,7 +17,8 @@ from api_gateway.services import Caller, SharedServices
 from api_gateway.views import TaskListView, TaskView
 from contract.catalogue import TaskKind
 from contract.errors import InvalidRequest
-from contract.task import TaskRecord, TaskStatus
+from contract.record import TaskRecord
+from contract.task import TaskStatus
 
 router = APIRouter(tags=["tasks"])
 

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api_gateway.bodies import read_body
 from api_gateway.errors import Refused
-from api_gateway.planning import plan_task
 from api_gateway.routes.answers import pending_response, task_response
 from api_gateway.routes.documentation import problems, task_body
 from api_gateway.services import Caller, Services, SharedServices
 from api_gateway.views import TaskView, task_path
 from api_gateway.waiting import preferred_wait_s, wait_for_end
 from contract.errors import InvalidRequest
-from contract.task import TaskRecord, TaskStatus
+from contract.record import TaskRecord
+from contract.task import TaskStatus
 
 router = APIRouter(tags=["tasks"])
 
@@ -44,7 +44,7 @@ async def submit_task(request: Request, tenant: Caller, services: SharedServices
     """Hand in a task. 202 means that it is durable and will end."""
     key = _idempotency_key(request)
     body = await read_body(request)
-    plan = plan_task(body, tenant, services.settings.egress)
+    plan = await services.planner.plan(body, tenant)
     if plan.webhook is not None:
         services.webhooks.check_on("/webhook")
     accepted = await services.submitter.submit(plan, tenant, key, body.hash() if key else "-")
@@ -102,7 +102,7 @@ async def cancel_task(task_id: str, tenant: Caller, services: SharedServices) ->
     responses=problems(401, 404, 409, 410, 503),
 )
 async def retry_task(task_id: str, tenant: Caller, services: SharedServices) -> Response:
-    """Queue a failed task again: a new run, with all its attempts and its whole deadline before it."""
+    """Queue a failed task again, or the failed parts of one: a new run, with all attempts and the whole deadline."""
     return pending_response(await services.changes.retry(task_id, tenant.id), services)
 
 

@@ -5,11 +5,12 @@
 -- queue at a time sees to suspects (it is in quarantine): it takes no new first attempts, and suspects once it is empty.
 --
 -- ARGV: queue, token, worker
--- Reply: nil, or {task, tenant, part, attempt number, claims so far, queued ms, spec}
+-- Reply: nil, or {task, tenant, part, attempt number, claims so far, queued ms, spec, unit or ''}
 local queue, token, worker = ARGV[1], ARGV[2], ARGV[3]
 
 local function reply(a)
-  return { a.task, a.tenant, a.part, a.number, a.claims, int(a.queued_ms), call('HGET', task_key(a.task), 'spec') }
+  local f = call('HMGET', task_key(a.task), 'spec', 'p' .. a.part .. ':unit')
+  return { a.task, a.tenant, a.part, a.number, a.claims, int(a.queued_ms), f[1], f[2] or '' }
 end
 
 -- Run a part that was just taken out of its place; nil where it no longer waits.
@@ -27,7 +28,7 @@ local function start(id, part, before)
   end
   call('HSET', key, p .. ':state', 'running', p .. ':token', token)
   local used = call('HINCRBY', key, p .. ':attempts', 1)
-  call('HINCRBY', key, 'attempts', 1)
+  if tonumber(part) then call('HINCRBY', key, 'attempts', 1) end
   local claims = call('HINCRBY', key, p .. ':claims', 1)
   if f[3] == 'queued' then set_status(id, 'running') end
   call('HSETNX', key, 'started_ms', int(now))
@@ -45,7 +46,7 @@ local function take_suspect(kind)
     local popped = call('ZPOPMIN', suspects_key(queue, kind))
     if not popped[1] then return nil end
     call('HINCRBY', queue_key(queue, 'stats'), 'waiting', -1)
-    local id, part = string.match(popped[1], '^(.+)/(%d+)$')
+    local id, part = string.match(popped[1], '^(.+)/(%w+)$')
     local started = start(id, part)
     if started then return started end
   end
@@ -61,7 +62,7 @@ local function take_first_attempt()
     drop_idle_tenant(queue, tenant)
     if popped[1] then
       call('HINCRBY', queue_key(queue, 'stats'), 'waiting', -1)
-      local id, part = string.match(popped[1], '^(.+)/(%d+)$')
+      local id, part = string.match(popped[1], '^(.+)/(%w+)$')
       local started = start(id, part, before)
       if started then return started end
     end

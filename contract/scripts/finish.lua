@@ -27,7 +27,10 @@ if stopping then
   return 'canceled'
 end
 charge(a.queue, a.tenant, tonumber(ARGV[7]) - a.cost, a.weight)
-if ARGV[5] ~= '' then call('HSET', key, p .. ':result', ARGV[5]) end
+if ARGV[5] ~= '' then
+  call('HSET', key, p .. ':result', ARGV[5])
+  if tonumber(part) and call('HEXISTS', key, 'planned') == 1 then add_usage(key, ARGV[5], 1) end
+end
 end_part(id, part, outcome, ARGV[6])
 wake(a.queue, 1)
 return 'committed'

@@ -59,7 +59,12 @@ local function suspects_key(queue, kind) return queue_key(queue, 'suspects' .. k
 -- What a part's next attempt is: 1, 2, or 3 for the third and any later one.
 local function next_kind(used) return math.min(used + 1, 3) end
 
--- Put a part where its next attempt is claimed from. `used` attempts have counted so far.
+-- A planned task has two parts that bear names and run on the queue io: 'plan' and 'assemble'. The others are numbers.
+local IO_QUEUE = 'io'
+local function queue_of(queue, part) return tonumber(part) and queue or IO_QUEUE end
+
+-- Put a part where its next attempt is claimed from. `used` attempts have counted so far. A page counts as a
+-- millisecond younger than the one before it, so that a file's pages are claimed in their order.
 local function enqueue(queue, tenant, id, part, band, created_ms, used)
   local member = id .. '/' .. part
   call('SADD', 'ovis:queues', queue)
@@ -68,7 +73,7 @@ local function enqueue(queue, tenant, id, part, band, created_ms, used)
     call('HINCRBY', queue_key(queue, 'stats'), 'waiting', added)
     return
   end
-  local added = call('ZADD', tenant_key(queue, tenant), int(band * 1e13 + created_ms), member)
+  local added = call('ZADD', tenant_key(queue, tenant), int(band * 1e13 + created_ms + (tonumber(part) or 0)), member)
   call('HINCRBY', queue_key(queue, 'stats'), 'waiting', added)
   local tenants = queue_key(queue, 'tenants')
   if not call('ZSCORE', tenants, tenant) then
@@ -80,7 +85,15 @@ end
 
 local function enqueue_from_record(id, part)
   local f = call('HMGET', task_key(id), 'queue', 'tenant', 'band', 'created_ms', 'p' .. part .. ':attempts')
-  enqueue(f[1], f[2], id, part, tonumber(f[3]), tonumber(f[4]), tonumber(f[5]))
+  enqueue(queue_of(f[1], part), f[2], id, part, tonumber(f[3]), tonumber(f[4]), tonumber(f[5]))
+end
+
+-- A part from the very beginning of its attempts; its claims go on counting, so that no two store under one key.
+local function plant_part(id, part, cost)
+  local key, p = task_key(id), 'p' .. part
+  call('HSET', key, p .. ':state', 'waiting', p .. ':attempts', 0, p .. ':cost', cost)
+  call('HDEL', key, p .. ':token', p .. ':error', p .. ':result')
+  enqueue_from_record(id, part)
 end
 
 local function drop_idle_tenant(queue, tenant)
@@ -157,6 +170,7 @@ local function end_task(id, status, error)
   local now = now_ms()
   local expires = now + 1000 * number(key, 'retention_s')
   call('HSET', key, 'status', status, 'ended_ms', int(now), 'expires_ms', int(expires))
+  call('HDEL', key, 'stage')
   if error and error ~= '' then call('HSET', key, 'error', error) end
   call('ZADD', 'ovis:retention', int(expires), id)
   call('ZREM', 'ovis:deadlines', id)
@@ -167,14 +181,46 @@ local function end_task(id, status, error)
   call('PUBLISH', 'ovis:ended', id)
 end
 
--- End the task once its last part has ended. The first failed part's error is the task's.
-local function end_task_if_last(id)
+-- A planned task's usage is the sum of its parts', as JSON; `sign` is -1 where a part is taken out again.
+local function add_usage(key, result, sign)
+  local sum = cjson.decode(call('HGET', key, 'usage') or '{}')
+  for name, value in pairs(cjson.decode(result).usage) do
+    if type(value) == 'number' then sum[name] = (sum[name] or 0) + sign * value end
+  end
+  call('HSET', key, 'usage', cjson.encode(sum))
+end
+
+-- The parts of a planned task have ended: what comes next is ordered by the script that ended the last one.
+local function advance(id, stage, total, done, failed, part_error)
   local key = task_key(id)
-  local f = call('HMGET', key, 'parts_total', 'parts_done', 'parts_failed', 'parts_canceled', 'stop', 'part_error')
+  if stage ~= 'parts' and stage ~= 'summary' then return end -- the plan's or the assembly's own end decides
+  local f = call('HMGET', key, 'on_page_failure', 'summary_cost', 'queue')
+  if done == 0 or (failed > 0 and f[1] == 'fail') then
+    end_task(id, 'failed', part_error)
+  elseif stage == 'parts' and f[2] then
+    local p = 'p' .. total
+    call('HSET', key, 'stage', 'summary', 'summary_part', total, 'parts_total', total + 1,
+      p .. ':unit', '{"kind":"summary"}')
+    plant_part(id, total, f[2])
+    wake(f[3], 1)
+  else
+    call('HSET', key, 'stage', 'assembling')
+    plant_part(id, 'assemble', total)
+    wake(IO_QUEUE, 1)
+  end
+end
+
+-- What follows from a part's end: the task ends with its last part. The first failed part's error is the task's.
+local function settle(id)
+  local key = task_key(id)
+  local f = call('HMGET', key, 'parts_total', 'parts_done', 'parts_failed', 'parts_canceled', 'stop', 'part_error',
+    'stage', 'pplan:state', 'passemble:state')
   local total, done, failed, canceled = tonumber(f[1]), tonumber(f[2]), tonumber(f[3]), tonumber(f[4])
   if done + failed + canceled < total then return end
-  if f[5] == 'deadline' then end_task(id, 'expired', DEADLINE_ERROR)
-  elseif f[5] and f[5] ~= '' then end_task(id, 'canceled')
+  if f[5] and f[5] ~= '' then
+    if f[8] == 'running' or f[9] == 'running' then return end
+    if f[5] == 'deadline' then end_task(id, 'expired', DEADLINE_ERROR) else end_task(id, 'canceled') end
+  elseif f[7] then advance(id, f[7], total, done, failed, f[6])
   elseif failed > 0 then end_task(id, 'failed', f[6])
   else end_task(id, 'succeeded') end
 end
@@ -184,14 +230,18 @@ local COUNTERS = { succeeded = 'parts_done', failed = 'parts_failed', canceled =
 local function end_part(id, part, state, error)
   local key = task_key(id)
   call('HSET', key, 'p' .. part .. ':state', state)
-  if error and error ~= '' then
-    call('HSET', key, 'p' .. part .. ':error', error)
-    call('HSETNX', key, 'part_error', error)
+  if error and error ~= '' then call('HSET', key, 'p' .. part .. ':error', error) end
+  if not tonumber(part) then -- plan and assemble: what they give is no part of the result
+    if state == 'canceled' then settle(id)
+    elseif state == 'failed' then end_task(id, 'failed', error)
+    elseif part == 'assemble' then end_task(id, 'succeeded') end
+    return
   end
+  if error and error ~= '' then call('HSETNX', key, 'part_error', error) end
   call('HINCRBY', key, COUNTERS[state], 1)
   tell(id, { kind = 'part', part = tonumber(part), state = state })
   if state == 'succeeded' then owe(id, 'task.part.succeeded', tonumber(part)) end
-  end_task_if_last(id)
+  settle(id)
 end
 
 -- Attempts ------------------------------------------------------------------------------------------------------
@@ -242,7 +292,8 @@ local function give_back(a, why, counts, delay_ms)
     return 'exhausted'
   end
   call('HSET', key, p .. ':state', 'waiting')
-  if call('HGET', key, 'parts_total') == '1' then set_status(a.task, 'queued') end
+  local f = call('HMGET', key, 'parts_total', 'planned')
+  if a.part == 'plan' or (f[1] == '1' and not f[2]) then set_status(a.task, 'queued') end
   if delay_ms > 0 then
     call('ZADD', queue_key(a.queue, 'delayed'), int(now_ms() + delay_ms), a.task .. '/' .. a.part)
   else
@@ -252,24 +303,30 @@ local function give_back(a, why, counts, delay_ms)
   return 'queued'
 end
 
+-- Take a waiting part out of the work for good.
+local function stop_part(id, part, queue, tenant, state)
+  if state ~= 'waiting' then return end
+  dequeue(queue_of(queue, part), tenant, id, part)
+  call('HSET', task_key(id), 'p' .. part .. ':state', 'canceled')
+  if tonumber(part) then call('HINCRBY', task_key(id), 'parts_canceled', 1) end
+end
+
 -- Ask a task to end: waiting parts leave at once, running ones when their workers have let go.
 local function stop_task(id, why)
   local key = task_key(id)
-  local f = call('HMGET', key, 'tenant', 'status', 'queue', 'parts_total')
+  local f = call('HMGET', key, 'tenant', 'status', 'queue', 'parts_total', 'pplan:state', 'passemble:state')
   if f[2] ~= 'queued' and f[2] ~= 'running' then return f[2] end
   call('HSET', key, 'stop', why)
   if f[2] == 'running' and why == 'cancel' then set_status(id, 'canceling') end
-  local running = false
+  local running = f[5] == 'running' or f[6] == 'running'
+  stop_part(id, 'plan', f[3], f[1], f[5])
+  stop_part(id, 'assemble', f[3], f[1], f[6])
   for part = 0, tonumber(f[4]) - 1 do
     local state = call('HGET', key, 'p' .. part .. ':state')
     if state == 'running' then running = true end
-    if state == 'waiting' then
-      dequeue(f[3], f[1], id, part)
-      call('HSET', key, 'p' .. part .. ':state', 'canceled')
-      call('HINCRBY', key, 'parts_canceled', 1)
-    end
+    stop_part(id, part, f[3], f[1], state)
   end
-  if running then call('PUBLISH', 'ovis:stop', id) else end_task_if_last(id) end
+  if running then call('PUBLISH', 'ovis:stop', id) else settle(id) end
   return call('HGET', key, 'status')
 end
 

@@ -8,6 +8,6 @@ call('ZREM', 'ovis:retention', id)
 if not tenant or not ENDED[f[2]] then return 0 end
 call('ZREM', 'ovis:index:' .. tenant, id)
 call('ZREM', 'ovis:dead:' .. tenant, id)
-call('DEL', key, 'ovis:events:' .. id)
+call('UNLINK', key, 'ovis:events:' .. id)
 call('SET', 'ovis:purged:' .. id, tenant, 'EX', ARGV[2])
 return 1

@@ -1,6 +1,7 @@
 -- ARGV: id, tenant, queue, cost, weight, band, retention_s, spec, idempotency key or '', body hash,
 --       idempotency ttl s, most waiting parts of the tenant, of the queue, webhook or '', number of parts,
---       bytes of the inputs, most bytes of the tenant, of the queue, deadline s or ''
+--       bytes of the inputs, most bytes of the tenant, of the queue, deadline s or '',
+--       what becomes of a planned task with failed pages ('succeed'|'fail'), or '' for a task that needs no plan
 -- Reply: {'created'|'exists'|'conflict'|'tenant_full'|'queue_full', id}
 local id, tenant, queue = ARGV[1], ARGV[2], ARGV[3]
 local key = task_key(id)
@@ -16,9 +17,15 @@ if ARGV[9] ~= '' then
   end
 end
 
-local parts = tonumber(ARGV[15])
-if call('ZCARD', tenant_key(queue, tenant)) + parts > tonumber(ARGV[12]) then return { 'tenant_full', id } end
-if number(queue_key(queue, 'stats'), 'waiting') + parts > tonumber(ARGV[13]) then return { 'queue_full', id } end
+-- A planned task waits as one plan first; how many parts it will have is not known yet.
+local planned = ARGV[20] ~= ''
+local parts = planned and 0 or tonumber(ARGV[15])
+local function refusal(where, more)
+  if call('ZCARD', tenant_key(where, tenant)) + more > tonumber(ARGV[12]) then return 'tenant_full' end
+  if number(queue_key(where, 'stats'), 'waiting') + more > tonumber(ARGV[13]) then return 'queue_full' end
+end
+local full = refusal(queue, math.max(1, parts)) or (planned and refusal(IO_QUEUE, 1))
+if full then return { full, id } end
 local bytes = tonumber(ARGV[16])
 if number('ovis:load', 't:' .. tenant) + bytes > tonumber(ARGV[17]) then return { 'tenant_full', id } end
 if number('ovis:load', 'q:' .. queue) + bytes > tonumber(ARGV[18]) then return { 'queue_full', id } end
@@ -42,4 +49,10 @@ for part = 0, parts - 1 do
   enqueue(queue, tenant, id, part, tonumber(ARGV[6]), now, 0)
 end
 wake(queue, parts)
+if planned then
+  call('HSET', key, 'planned', 1, 'stage', 'planning', 'on_page_failure', ARGV[20],
+    'tenant_limit', ARGV[12], 'queue_limit', ARGV[13])
+  plant_part(id, 'plan', 1)
+  wake(IO_QUEUE, 1)
+end
 return { 'created', id }

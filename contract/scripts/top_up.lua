@@ -11,7 +11,7 @@ if #silent > 0 then count_slots(queue) end
 local delayed = queue_key(queue, 'delayed')
 for _, member in ipairs(call('ZRANGEBYSCORE', delayed, '-inf', int(now_ms()), 'LIMIT', 0, 1000)) do
   call('ZREM', delayed, member)
-  local id, part = string.match(member, '^(.+)/(%d+)$')
+  local id, part = string.match(member, '^(.+)/(%w+)$')
   if call('HGET', task_key(id), 'p' .. part .. ':state') == 'waiting' then enqueue_from_record(id, part) end
 end
 call('HSET', queue_key(queue, 'stats'), 'delayed', call('ZCARD', delayed))

@@ -22,7 +22,7 @@ def picture(**source: Any) -> dict[str, Any]:
 
 CASES: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "no kind": ({"model": "ovis2-reader"}, 422, "invalid_request", "/kind"),
-    "unknown kind": ({**TEXT, "kind": "video"}, 422, "invalid_request", "/kind"),
+    "unknown kind": ({**TEXT, "kind": "sound"}, 422, "invalid_request", "/kind"),
     "unknown model": ({**TEXT, "model": "gpt-9"}, 422, "invalid_request", "/model"),
     "field of a later version": ({**TEXT, "callback": "https://a.b"}, 422, "invalid_request", "/callback"),
     "webhook inside": ({**TEXT, "webhook": {"url": "https://127.1/x"}}, 422, "url_not_allowed", "/webhook/url"),
@@ -32,7 +32,7 @@ CASES: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "invalid_request",
         "/webhook/events/0",
     ),
-    "unknown option": ({**TEXT, "options": {"pages": "1-2"}}, 422, "invalid_request", "/options/pages"),
+    "unknown option": ({**TEXT, "options": {"page": "1-2"}}, 422, "invalid_request", "/options/page"),
     "number as text": ({**TEXT, "retention_s": "60"}, 422, "invalid_request", "/retention_s"),
     "no retention": ({**TEXT, "retention_s": 0}, 422, "invalid_request", "/retention_s"),
     "retention for years": ({**TEXT, "retention_s": 10**9}, 422, "invalid_request", "/retention_s"),

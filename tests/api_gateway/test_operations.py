@@ -28,7 +28,7 @@ def test_models_are_the_catalogue_with_live_numbers(fleet: Fleet, api: httpx.Cli
         "description": CATALOGUE["ovis2-reader"].description,
         "params_b": CATALOGUE["ovis2-reader"].params_b,
         "context_tokens": 4096,
-        "kinds": ["image", "text"],
+        "kinds": ["image", "video", "document", "text"],
         "max_partition": 1,
         "workers": 1,
         "slots": 24,

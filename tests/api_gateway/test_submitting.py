@@ -47,6 +47,7 @@ def test_text_task_is_accepted_and_reads_back(fleet: Fleet, api: httpx.Client) -
         "operation": "ask",
         "status": "queued",
         "progress": {"parts_total": 1, "parts_done": 0, "parts_failed": 0},
+        "stage": None,
         "run": 1,
         "attempts": 0,
         "started_at": None,

@@ -31,6 +31,8 @@ def test_task_reads_back_on_its_way(fleet: Fleet, api: httpx.Client, text_task: 
     assert ended["progress"] == {"parts_total": 1, "parts_done": 1, "parts_failed": 0}
     assert ended["usage"] == {
         "images": 1,
+        "pages": 0,
+        "frames": 0,
         "tiles": 1,
         "prompt_tokens": 9,
         "visual_tokens": 576,
@@ -39,7 +41,12 @@ def test_task_reads_back_on_its_way(fleet: Fleet, api: httpx.Client, text_task: 
     }
     assert ended["result"] == {
         "text": "hello",
+        "data": None,
         "finish_reason": "stop",
+        "source": "model",
+        "warnings": [],
+        "start_s": None,
+        "end_s": None,
         "location": f"s3://ovis/results/acme/{task_id}/attempt-1/0.json",
     }
     assert ended["result_url"] == f"/v1/tasks/{task_id}/result"

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from contract.task import OPERATION_PROMPTS
+from contract.prompt_book import load_prompt_books
 from ovis_engine import Engine, EngineConfig, Request, bundled_model_path, tile_image
 
 ROOT = Path(__file__).parent.parent.parent
@@ -53,7 +53,9 @@ def build_menu() -> tuple[Dish, ...]:
 
 def _pictures(engine: Engine, paths: Sequence[Path], *, weight: int) -> Dish:
     tiles = tuple(tile_image(Image.open(path), side=engine.side, max_partition=1) for path in paths)
-    request = Request(prompt=OPERATION_PROMPTS["ocr"], images=tiles, max_new_tokens=_PICTURE_TOKENS)
+    request = Request(
+        prompt=load_prompt_books()["ovis2-reader"].ocr.image, images=tiles, max_new_tokens=_PICTURE_TOKENS
+    )
     body = {"kind": "image", "model": MODEL, "inputs": [_inline(path.read_bytes()) for path in paths]}
     name = f"{len(paths)} pictures" if len(paths) > 1 else "picture"
     return Dish(name, body, text=engine.submit(request).result().text, weight=weight)

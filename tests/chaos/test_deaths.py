@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from contract import store
-from contract.task import TaskRecord, TaskStatus
+from contract.record import TaskRecord
+from contract.task import TaskStatus
 from ovis_fleet import Client
 from tests.chaos.fleet import MODEL_WORKERS, ChaosFleet
 from tests.chaos.menu import MODEL, PICTURES

@@ -76,7 +76,10 @@ def test_the_cost_counts_tiles_with_the_thumbnail_and_the_output() -> None:
         inputs=(UrlInput(url="https://example.com/a"),),
         options=TaskOptions(max_new_tokens=100),
     )
-    assert spec.estimated_cost(CATALOGUE["ovis2-4b"]) == 10 * 256 + 100
+    card = CATALOGUE["ovis2-4b"]
+    assert spec.estimated_cost(card) == 13 * 256 + 100
+    assert spec.model_copy(update={"operation": "caption"}).estimated_cost(card) == 10 * 256 + 100
+    assert spec.model_copy(update={"kind": "video", "operation": "caption"}).estimated_cost(card) == 12 * 256 + 100
     assert spec.estimated_cost(CATALOGUE["ovis2-reader"]) == 576 + 100
 
 

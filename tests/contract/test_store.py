@@ -9,19 +9,10 @@ import redis
 
 from contract import store
 from contract.errors import StoreUnavailable
+from contract.record import TaskRecord
 from contract.redis_io import connect, run
 from contract.scripting import MAX_ATTEMPTS
-from contract.task import (
-    LEGAL_MOVES,
-    Attempt,
-    PartResult,
-    TaskOptions,
-    TaskRecord,
-    TaskSpec,
-    TaskStatus,
-    Usage,
-    new_task_id,
-)
+from contract.task import LEGAL_MOVES, Attempt, PartResult, TaskOptions, TaskSpec, TaskStatus, Usage, new_task_id
 from contract.webhooks import TaskWebhook
 
 QUEUE = "ovis2-reader"

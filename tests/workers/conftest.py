@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
 
 from contract import store
+from contract.blobs import BlobStore
 from contract.redis_io import run
+from contract.settings import FleetSettings
 from contract.task import ObjectInput, TaskSpec, new_task_id
+from ovis_engine import Engine, EngineConfig, bundled_model_path
+from ovis_fleet.stack import LocalStack
+from tests.workers.one_worker import Bench
+from workers.media.pool import MediaPool
+from workers.settings import WorkerSettings
 
 QUEUE = "ovis2-reader"
 SubmitTask = Callable[..., str]
@@ -37,3 +44,25 @@ def submit_task(client: redis.Redis) -> SubmitTask:
         return task_id
 
     return submit
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    config = EngineConfig(dtype="float32", kv_cache_tokens=16384)
+    with Engine.from_pretrained(bundled_model_path(), config) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def media(servers: LocalStack) -> Iterator[MediaPool]:
+    values = {name.removeprefix("OVIS_").lower(): value for name, value in servers.env.items()}
+    pool = MediaPool(WorkerSettings(**values, media_processes=1), on_death=lambda why: None)  # type: ignore[arg-type]
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def bench(client: redis.Redis, fleet_settings: FleetSettings, engine: Engine, media: MediaPool) -> Bench:
+    blobs = BlobStore(fleet_settings)
+    blobs.delete_prefix("cache/")
+    return Bench(client, blobs, engine, media)

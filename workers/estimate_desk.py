@@ -1,0 +1,105 @@
+"""Answers estimates: takes a question from Redis, looks at the inputs' sizes in media processes, pushes the answer."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import redis
+from pydantic import ValidationError
+from redis.exceptions import RedisError
+
+from contract.blobs import BlobStore
+from contract.catalogue import CATALOGUE
+from contract.errors import FleetError, InternalError
+from contract.estimates import (
+    ANSWER_S,
+    QUESTIONS_KEY,
+    Estimate,
+    EstimateAnswer,
+    EstimateQuestion,
+    answer_key,
+    pace_key,
+    read_pace,
+)
+from contract.logs import get_logger
+from contract.task import ObjectInput
+from workers.media.answers import DocumentProbe, VideoProbe
+from workers.media.pool import MediaPool
+from workers.sizing import estimate
+
+log = get_logger(__name__)
+
+#: Seconds for which a look into the list waits; below the client's own limit.
+_LOOK_S = 1
+
+#: Rest after Redis was away.
+_REST_S = 1.0
+
+
+@dataclass(frozen=True)
+class EstimateDesk:
+    """One thread of it; any number of desks may share the list."""
+
+    client: redis.Redis
+    blobs: BlobStore
+    media: MediaPool
+    _closing: threading.Event = field(default_factory=threading.Event)
+
+    def serve(self) -> None:
+        """Answer questions until ``close``."""
+        while not self._closing.is_set():
+            try:
+                self.answer_next(_LOOK_S)
+            except RedisError:
+                log.warning("estimates_without_redis")
+                self._closing.wait(_REST_S)
+
+    def close(self) -> None:
+        """End ``serve`` within a second or two."""
+        self._closing.set()
+
+    def answer_next(self, wait_s: int) -> bool:
+        """Answer the next question, waiting for one up to ``wait_s`` seconds, at least 1; reply whether one came.
+
+        Raises:
+            redis.RedisError: Redis is away.
+        """
+        taken = self.client.brpop([QUESTIONS_KEY], timeout=wait_s)
+        if taken is None:
+            return False
+        try:
+            question = EstimateQuestion.model_validate_json(taken[1])
+        except ValidationError:
+            log.warning("estimate_unreadable")  # asked by a gateway of another version
+            return True
+        seconds, _ = self.client.time()
+        if int(seconds) * 1000 > question.until_ms:
+            return True
+        answer = self._answer(question).model_dump_json()
+        with self.client.pipeline() as pipe:
+            pipe.rpush(answer_key(question.id), answer)
+            pipe.expire(answer_key(question.id), ANSWER_S)
+            pipe.execute()
+        return True
+
+    def _answer(self, question: EstimateQuestion) -> EstimateAnswer:
+        try:
+            return EstimateAnswer(estimate=self._estimate(question))
+        except FleetError as exc:
+            return EstimateAnswer(error=exc.info())
+        except RedisError:
+            raise
+        except Exception as exc:
+            log.exception("estimate_broke")
+            return EstimateAnswer(error=InternalError(f"the worker broke: {type(exc).__name__}").info())
+
+    def _estimate(self, question: EstimateQuestion) -> Estimate:
+        spec = question.spec
+        probes: list[DocumentProbe | VideoProbe] = []
+        for source in spec.inputs:
+            trusted = isinstance(source, ObjectInput)
+            url = self.blobs.presigned_get(source.bucket, source.key) if isinstance(source, ObjectInput) else source.url
+            probes.append(self.media.probe(url, trusted=trusted))
+        pace = read_pace(self.client.hgetall(pace_key(spec.model)))
+        return estimate(spec, CATALOGUE[spec.model], probes, pace)

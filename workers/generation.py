@@ -1,0 +1,80 @@
+"""Runs of the engine under a lease: stopped with it, their errors in the fleet's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+
+from contract.errors import ContextTooLong, EngineDied, RejectedByEngine
+from contract.results import Usage
+from ovis_engine import Completion, ConstraintFailedError, Engine, EngineError, Request, RequestError
+from workers.leases import Lease
+
+
+class Stopped(Exception):
+    """The lease was stopped; its reason says why."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Asks one engine. Any thread."""
+
+    engine: Engine
+
+    def run(self, request: Request, lease: Lease) -> Completion:
+        """Ask and wait. Raises as ``run_all``."""
+        return self.run_all([request], lease)[0]
+
+    def run_all(self, requests: Sequence[Request], lease: Lease) -> list[Completion]:
+        """Ask all at once and wait for all.
+
+        Raises:
+            Stopped: The lease was stopped meanwhile.
+            ContextTooLong, RejectedByEngine: The engine refuses one of them.
+            EngineDied: The engine ended first.
+        """
+        if lease.stop_reason:
+            raise Stopped
+        ids = [request.request_id for request in requests]
+        try:
+            futures = [self.engine.submit(request) for request in requests]
+            # Calls at once where the stop came before the engine knew the requests.
+            lease.when_stopped(lambda: self._cancel(ids))
+            completions = [future.result() for future in futures]
+        except (RequestError, ConstraintFailedError) as exc:
+            self._cancel(ids)
+            known = ContextTooLong if exc.code == ContextTooLong.code else RejectedByEngine
+            raise known(str(exc)) from exc
+        except (EngineError, CancelledError) as exc:
+            raise EngineDied("the engine stopped before the result was there") from exc
+        if any(completion.finish_reason == "canceled" for completion in completions):
+            raise Stopped
+        return completions
+
+    def fits(self, request: Request) -> bool:
+        """Whether prompt and output fit the model's context.
+
+        Raises:
+            RejectedByEngine: The request is malformed.
+        """
+        try:
+            num_prompt_tokens = self.engine.count_prompt_tokens(request)
+        except RequestError as exc:
+            raise RejectedByEngine(str(exc)) from exc
+        return num_prompt_tokens + request.max_new_tokens <= self.engine.max_context_tokens
+
+    def _cancel(self, request_ids: Sequence[str]) -> None:
+        for request_id in request_ids:
+            self.engine.cancel(request_id)
+
+
+def usage_of(completion: Completion) -> Usage:
+    """What one run took."""
+    return Usage(
+        tiles=completion.num_tiles,
+        prompt_tokens=completion.num_prompt_tokens,
+        visual_tokens=completion.num_visual_tokens,
+        output_tokens=completion.num_output_tokens,
+        gpu_seconds=round(completion.engine_s, 4),
+    )

@@ -1,0 +1,103 @@
+"""Plans a task: opens its file in a media process, and says which parts it has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from contract.blobs import BlobStore
+from contract.catalogue import CATALOGUE
+from contract.errors import InvalidRequest, LimitExceeded, NotADocument, NotAVideo
+from contract.pages import select_pages
+from contract.task import Job, ObjectInput, TaskOptions, TaskSpec
+from contract.units import ClipUnit, PageUnit, Unit
+from workers.media.answers import DocumentProbe, VideoProbe
+from workers.media.pool import MediaPool
+
+#: A rest of a video that is shorter than this share of a clip is looked at with the clip before it.
+_SHORT_REST = 0.1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The parts of a task.
+
+    Attributes:
+        units: What each covers, in order; at least one.
+        cost: Visual plus output tokens that one part may take.
+        summary_cost: The same for the summary that follows the last part; None where none follows.
+    """
+
+    units: tuple[Unit, ...]
+    cost: int
+    summary_cost: int | None = None
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans by looking into files. ``plan`` may be called from many threads at once.
+
+    Attributes:
+        max_parts: Most parts that a task may have.
+    """
+
+    media: MediaPool
+    blobs: BlobStore
+    max_parts: int
+
+    def plan(self, job: Job) -> Plan:
+        """Find out the parts of the job's task.
+
+        Raises:
+            FleetError: What is wrong with the file or with what is wanted of it, or what of ours was away.
+        """
+        spec, card = job.spec, CATALOGUE[job.spec.model]
+        source = spec.inputs[0]
+        trusted = isinstance(source, ObjectInput)
+        url = self.blobs.presigned_get(source.bucket, source.key) if isinstance(source, ObjectInput) else source.url
+        probe = self.media.probe(url, trusted=trusted)
+        plan = Plan((), spec.estimated_cost(card))
+        plan = replace(plan, units=units_of(spec, probe))
+        if spec.kind == "video":
+            plan = replace(plan, summary_cost=spec.max_new_tokens(card))
+        if len(plan.units) > self.max_parts:
+            raise LimitExceeded(f"the task would have {len(plan.units)} parts; the limit is {self.max_parts}")
+        return plan
+
+
+def units_of(spec: TaskSpec, probe: DocumentProbe | VideoProbe) -> tuple[Unit, ...]:
+    """The units of a planned task over a file.
+
+    Raises:
+        CallerError: The file is of another kind, or doesn't have what is wanted of it.
+    """
+    return _pages(probe, spec.options) if spec.kind == "document" else _clips(probe, spec.options)
+
+
+def _pages(probe: DocumentProbe | VideoProbe, options: TaskOptions) -> tuple[Unit, ...]:
+    if not isinstance(probe, DocumentProbe):
+        raise NotADocument("the file is a video; hand it in as a task of kind video")
+    return tuple(PageUnit(page=page) for page in select_pages(options.pages, len(probe.pages)))
+
+
+def _clips(probe: DocumentProbe | VideoProbe, options: TaskOptions) -> tuple[Unit, ...]:
+    if not isinstance(probe, VideoProbe):
+        raise NotAVideo(f"the file is no video but {probe.format}")
+    assert options.clip_s is not None
+    start_s, end_s = options.start_s or 0.0, min(options.end_s or probe.duration_s, probe.duration_s)
+    if start_s >= end_s:
+        message = f"nothing lies between {start_s:g} s and {end_s:g} s: the video lasts {probe.duration_s:g} s"
+        raise InvalidRequest(message, "/options/start_s")
+    return tuple(clip_ranges(start_s, end_s, options.clip_s))
+
+
+def clip_ranges(start_s: float, end_s: float, clip_s: float) -> list[ClipUnit]:
+    """The clips of a stretch, without gaps; the last takes a short rest with it.
+
+    Args:
+        start_s: Where the stretch begins, in seconds.
+        end_s: Where it ends, above ``start_s``.
+        clip_s: Length of a clip, above 0.
+    """
+    count = max(1, int((end_s - start_s) / clip_s + 1 - _SHORT_REST))
+    bounds = [round(start_s + index * clip_s, 3) for index in range(count)]
+    return [ClipUnit(start_s=a, end_s=b) for a, b in zip(bounds, [*bounds[1:], round(end_s, 3)], strict=True)]
