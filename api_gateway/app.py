@@ -15,17 +15,21 @@ from api_gateway.body_limit import BodyLimit
 from api_gateway.changes import Changes
 from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
+from api_gateway.fleet_views import FleetViews
 from api_gateway.observation import Observation
 from api_gateway.problems import install_handlers
+from api_gateway.rate_limits import RateLimits
 from api_gateway.records import Records
-from api_gateway.routes import dead_letters, lists, models, operations, results, tasks
+from api_gateway.routes import admin, dead_letters, lists, models, operations, results, tasks, uploads, usage
 from api_gateway.services import Services
 from api_gateway.settings import GatewaySettings
 from api_gateway.submission import Submitter
+from api_gateway.tenants_file import TenantsFile
+from api_gateway.uploads import Uploads
+from api_gateway.usage import UsageRecords
 from contract.blobs import BlobStore
 from contract.metrics import GatewayMetrics
 from contract.redis_io import connect_async
-from contract.tenants import Tenants
 
 
 def create_app(settings: GatewaySettings) -> FastAPI:
@@ -48,40 +52,49 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Observation, metrics=services.metrics)
     install_handlers(app)
-    for module in (tasks, lists, results, dead_letters, models, operations):
+    for module in (tasks, lists, results, dead_letters, uploads, models, usage, admin, operations):
         app.include_router(module.router)
     return app
 
 
 def _services(settings: GatewaySettings) -> Services:
-    tenants = Tenants.load(settings.tenants_file)
     client = connect_async(settings.redis_url.get_secret_value())
     records = Records(client)
+    dead_letters = DeadLetters(client, records)
     blobs = BlobCalls(BlobStore(settings), threads=settings.blob_threads, timeout_s=settings.blob_timeout_s)
+    uploads = Uploads(blobs, settings.max_upload_bytes)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
+    metrics = GatewayMetrics(registry)
     return Services(
         settings=settings,
-        tenants=tenants,
+        tenants=TenantsFile(settings.tenants_file, metrics),
+        rate_limits=RateLimits(client),
         records=records,
         blobs=blobs,
-        submitter=Submitter(client, records, blobs, settings.queue_max_waiting_parts, settings.queue_max_bytes),
+        submitter=Submitter(
+            client, records, blobs, uploads, settings.queue_max_waiting_parts, settings.queue_max_bytes
+        ),
         changes=Changes(client, records, blobs),
-        dead_letters=DeadLetters(client, records),
+        dead_letters=dead_letters,
         endings=Endings(client),
+        uploads=uploads,
+        usage=UsageRecords(client),
+        fleet=FleetViews(client, records, dead_letters),
         registry=registry,
-        metrics=GatewayMetrics(registry),
+        metrics=metrics,
     )
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    listening = asyncio.create_task(services.endings.run())
+    running = {asyncio.create_task(services.endings.run()), asyncio.create_task(services.tenants.watch())}
     try:
         yield
     finally:
-        listening.cancel()
-        await asyncio.wait({listening})
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
         await services.submitter.client.aclose()
         services.blobs.close()

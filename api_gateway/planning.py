@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from api_gateway.bodies import InlineFile, TaskBody
+from api_gateway.bodies import InlineFile, SpooledFile, TaskBody
 from api_gateway.errors import Refused
 from api_gateway.requests import TaskInput, TaskRequest
+from api_gateway.uploads import UploadedInput
 from contract.catalogue import CATALOGUE, ModelCard
 from contract.egress import EgressPolicy
-from contract.errors import ContextTooLong, InvalidRequest, S3NotAllowed, UrlNotAllowed
+from contract.errors import ContextTooLong, Forbidden, InvalidRequest, S3NotAllowed, UrlNotAllowed
 from contract.task import MAX_IMAGES, OPERATION_PROMPTS, ObjectInput, Operation, TaskSpec, UrlInput
 from contract.tenants import Tenant
+from contract.tracing import TraceContext
 
 #: A bucket's name by S3's rules, then a key.
 _S3_ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([^\x00-\x1f\x7f]{1,1024})")
+
+#: An input, before its bytes are stored.
+PlannedInput = UrlInput | ObjectInput | InlineFile | SpooledFile | UploadedInput
 
 #: Tokens that every prompt has beside its pictures, at the very least.
 _LEAST_TEXT_TOKENS = 1
@@ -32,8 +37,12 @@ class PlannedTask:
     """
 
     spec: TaskSpec
-    inputs: tuple[UrlInput | ObjectInput | InlineFile, ...]
+    inputs: tuple[PlannedInput, ...]
     card: ModelCard
+
+    def traced(self, trace: TraceContext) -> PlannedTask:
+        """The same task as part of a trace."""
+        return replace(self, spec=self.spec.model_copy(update={"traceparent": str(trace)}))
 
 
 def plan_task(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> PlannedTask:
@@ -43,7 +52,7 @@ def plan_task(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> PlannedTa
         Refused: A value isn't allowed; the error says why, with a pointer.
     """
     request = body.request
-    card = _card(request)
+    card = _card(request, tenant)
     operation = _operation(request)
     inputs = _inputs(body, tenant, egress)
     _check_inputs(request, len(inputs))
@@ -63,10 +72,12 @@ def plan_task(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> PlannedTa
     return PlannedTask(spec, inputs, card)
 
 
-def _card(request: TaskRequest) -> ModelCard:
+def _card(request: TaskRequest, tenant: Tenant) -> ModelCard:
     card = CATALOGUE.get(request.model)
     if card is None:
         raise Refused.at("/model", InvalidRequest("there is no such model; GET /v1/models lists them"))
+    if not tenant.may_use(card.name):
+        raise Refused.at("/model", Forbidden("the tenant may not use this model; GET /v1/limits lists those it may"))
     if request.kind not in card.kinds:
         raise Refused.at("/kind", InvalidRequest(f"this model takes {', '.join(card.kinds)}"))
     return card
@@ -81,7 +92,7 @@ def _operation(request: TaskRequest) -> Operation:
     return operation
 
 
-def _inputs(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> tuple[UrlInput | ObjectInput | InlineFile, ...]:
+def _inputs(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> tuple[PlannedInput, ...]:
     located = body.request.located_inputs()
     if located and body.uploads:
         raise Refused.at(located[0][0], InvalidRequest("pictures come as file parts or in the JSON, not both"))
@@ -89,7 +100,11 @@ def _inputs(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> tuple[UrlIn
     return (*named, *body.uploads)
 
 
-def _address(pointer: str, item: TaskInput, tenant: Tenant, egress: EgressPolicy) -> UrlInput | ObjectInput:
+def _address(
+    pointer: str, item: TaskInput, tenant: Tenant, egress: EgressPolicy
+) -> UrlInput | ObjectInput | UploadedInput:
+    if item.upload is not None:
+        return UploadedInput(f"{pointer}/upload", item.upload)
     if item.url is not None:
         try:
             egress.check_url(item.url)

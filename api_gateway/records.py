@@ -11,7 +11,7 @@ import redis.asyncio
 
 from api_gateway.store_calls import store_call
 from contract.errors import Gone, NotFound
-from contract.store import index_key, purged_key, queue_stats_key, task_key
+from contract.store import idempotency_key, index_key, purged_key, queue_stats_key, task_key
 from contract.task import TaskRecord
 
 #: What ``contract.task.new_task_id`` makes.
@@ -63,6 +63,18 @@ class Records:
         async with store_call():
             fields = await self._client.hgetall(task_key(task_id))
         return TaskRecord.from_hash(task_id, fields) if fields else None
+
+    async def by_idempotency_key(self, tenant: str, key: str) -> tuple[str, str] | None:
+        """The task id and body hash that a key stands for; None where it stands for none, or is empty.
+
+        Asks Redis in any case, so that a reply means that it is there.
+        """
+        async with store_call():
+            found: str | None = await self._client.get(idempotency_key(tenant, key))
+        if not found:
+            return None
+        task_id, _, body_hash = found.partition(" ")
+        return task_id, body_hash
 
     async def read_many(self, ids: Sequence[str]) -> list[TaskRecord | None]:
         """Tasks as they stand, in the order of their ids; None where there is none."""

@@ -16,6 +16,9 @@ class GatewaySettings(FleetSettings):
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, le=1024**3, description="longest request body, JSON or multipart"
     )
+    max_upload_bytes: int = Field(
+        1024**3, ge=1, le=5 * 1024**3, description="longest upload; S3 takes no more than 5 GiB in one piece"
+    )
     max_wait_s: float = Field(60.0, ge=0, le=600, description="longest that one request waits for a task's end")
     queue_max_waiting_parts: int = Field(100_000, ge=1, description="parts that may wait in one model's queue")
     queue_max_bytes: int = Field(

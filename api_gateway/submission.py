@@ -7,15 +7,24 @@ from dataclasses import dataclass, replace
 
 import redis.asyncio
 
-from api_gateway.blob_calls import Blob, BlobCalls
-from api_gateway.bodies import InlineFile
+from api_gateway.blob_calls import Blob, BlobCalls, BlobCopy
 from api_gateway.errors import Refused
 from api_gateway.planning import PlannedTask
 from api_gateway.records import Records
 from api_gateway.store_calls import store_call
+from api_gateway.uploads import UploadedInput, Uploads
 from contract import store
-from contract.blobs import input_key, task_prefixes
-from contract.errors import Gone, IdempotencyConflict, QueueFull, StoreFull, StoreUnavailable, TenantQueueFull, TooLarge
+from contract.blobs import input_key, task_prefixes, upload_key
+from contract.errors import (
+    Gone,
+    IdempotencyConflict,
+    InputUnavailable,
+    QueueFull,
+    StoreFull,
+    StoreUnavailable,
+    TenantQueueFull,
+    TooLarge,
+)
 from contract.redis_io import run_async
 from contract.task import ObjectInput, TaskRecord, TaskSpec, TaskStatus, UrlInput, new_task_id
 from contract.tenants import Tenant
@@ -41,6 +50,7 @@ class Submitter:
     client: redis.asyncio.Redis
     records: Records
     blobs: BlobCalls
+    uploads: Uploads
     queue_max_waiting_parts: int
     queue_max_bytes: int
 
@@ -50,6 +60,7 @@ class Submitter:
         Raises:
             Refused: The idempotency key was used with another body.
             Gone: The idempotency key stands for a task that was purged.
+            InputUnavailable: Nothing was uploaded under an id.
             TooLarge: Its own bytes alone are over a limit of waiting ones.
             TenantQueueFull, QueueFull: Too many parts, or bytes of inputs, wait.
             StoreFull: Redis is out of memory; nothing was accepted.
@@ -58,12 +69,16 @@ class Submitter:
         """
         task_id = new_task_id()
         prefix, _ = task_prefixes(tenant.id, task_id)
-        spec, blobs = self._place_inputs(plan, tenant.id, task_id)
+        if any(not isinstance(item, UrlInput | ObjectInput) for item in plan.inputs):
+            # Nothing is stored for a queue that is away, or for a task that is there.
+            known = await self.records.by_idempotency_key(tenant.id, idempotency_key)
+            if known is not None:
+                return await self._known(*known, body_hash)
+        spec, blobs = await self._place_inputs(plan, tenant.id, task_id)
         submission = self._submission(
-            spec, plan, tenant, task_id=task_id, size_bytes=sum(len(blob.data) for blob in blobs)
+            spec, plan, tenant, task_id=task_id, size_bytes=sum(blob.size_bytes for blob in blobs)
         )
         if blobs:
-            await self.records.check()  # nothing is stored for a queue that is known to be away
             await self.blobs.put_all(prefix, blobs)
         submission = replace(submission, idempotency_key=idempotency_key, body_hash=body_hash)
         # Where the reply gets lost the script may have run: the inputs stay, as the task may need them.
@@ -78,9 +93,15 @@ class Submitter:
         if blobs:
             await self.blobs.delete_leftovers(prefix)
         _raise_refusal(outcome)
-        record = await self.records.read(known_id)
+        return await self._known(known_id, body_hash, body_hash)
+
+    async def _known(self, task_id: str, known_hash: str, body_hash: str) -> Accepted:
+        """The task that the idempotency key stands for."""
+        if known_hash != body_hash:
+            _raise_refusal("conflict")
+        record = await self.records.read(task_id)
         if record is None:
-            raise Gone(f"the idempotency key stands for {known_id}, which was purged")
+            raise Gone(f"the idempotency key stands for {task_id}, which was purged")
         return Accepted(record, created=False)
 
     def _submission(
@@ -101,20 +122,33 @@ class Submitter:
             size_bytes=size_bytes,
             tenant_bytes_limit=tenant.max_waiting_bytes,
             queue_bytes_limit=self.queue_max_bytes,
+            tenant_tasks_limit=tenant.max_unended_tasks,
         )
 
-    def _place_inputs(self, plan: PlannedTask, tenant: str, task_id: str) -> tuple[TaskSpec, list[Blob]]:
+    async def _place_inputs(
+        self, plan: PlannedTask, tenant: str, task_id: str
+    ) -> tuple[TaskSpec, list[Blob | BlobCopy]]:
         """The spec with every input's address, and what has to be stored at those of ours."""
         inputs: list[UrlInput | ObjectInput] = []
-        blobs = []
+        blobs: list[Blob | BlobCopy] = []
         for index, item in enumerate(plan.inputs):
-            if isinstance(item, InlineFile):
-                key = input_key(tenant, task_id, index)
-                blobs.append(Blob(key, item.data, item.media_type))
-                inputs.append(ObjectInput(bucket=self.blobs.store.bucket, key=key))
-            else:
+            if isinstance(item, UrlInput | ObjectInput):
                 inputs.append(item)
+                continue
+            key = input_key(tenant, task_id, index)
+            if isinstance(item, UploadedInput):
+                blobs.append(await self._copy_of(item, tenant, key))
+            else:
+                blobs.append(Blob(key, item.data, item.media_type, item.size_bytes))
+            inputs.append(ObjectInput(bucket=self.blobs.store.bucket, key=key))
         return plan.spec.model_copy(update={"inputs": tuple(inputs)}), blobs
+
+    async def _copy_of(self, item: UploadedInput, tenant: str, key: str) -> BlobCopy:
+        """What binds an upload to a task: a copy, which nobody can write over."""
+        facts = await self.uploads.find(item.upload_id, tenant)
+        if facts is None:
+            raise Refused.at(item.pointer, InputUnavailable("nothing has been uploaded under this id"))
+        return BlobCopy(key, upload_key(tenant, item.upload_id), facts.size_bytes)
 
     async def _read_back(self, task_id: str, tenant: str, spec: TaskSpec) -> TaskRecord:
         """The new task; where it can't be read any more, what was written: it has been accepted all the same."""

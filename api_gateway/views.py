@@ -18,7 +18,8 @@ def _rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-_Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+#: A moment as callers read it: RFC 3339 in UTC, with milliseconds.
+Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
 
 
 class ProgressView(BaseModel):
@@ -49,11 +50,11 @@ class TaskView(BaseModel):
     progress: ProgressView
     run: int = Field(description="1, and one more for every retry")
     attempts: int = Field(description="how often its parts were claimed by a worker")
-    created_at: _Moment
-    started_at: _Moment | None
-    deadline_at: _Moment | None = Field(description="when the present run expires if it hasn't ended")
-    ended_at: _Moment | None
-    expires_at: _Moment | None = Field(description="when record, inputs and results are purged")
+    created_at: Moment
+    started_at: Moment | None
+    deadline_at: Moment | None = Field(description="when the present run expires if it hasn't ended")
+    ended_at: Moment | None
+    expires_at: Moment | None = Field(description="when record, inputs and results are purged")
     usage: Usage | None
     result: ResultView | None
     result_url: str | None
@@ -76,11 +77,11 @@ class TaskView(BaseModel):
             ),
             run=record.run,
             attempts=record.attempts,
-            created_at=_moment(record.created_ms),
-            started_at=_moment(record.started_ms) if record.started_ms else None,
-            deadline_at=_moment(record.deadline_ms) if record.deadline_ms else None,
-            ended_at=_moment(record.ended_ms) if record.ended_ms else None,
-            expires_at=_moment(record.expires_ms) if record.expires_ms else None,
+            created_at=moment(record.created_ms),
+            started_at=moment(record.started_ms) if record.started_ms else None,
+            deadline_at=moment(record.deadline_ms) if record.deadline_ms else None,
+            ended_at=moment(record.ended_ms) if record.ended_ms else None,
+            expires_at=moment(record.expires_ms) if record.expires_ms else None,
             usage=result.usage if result else None,
             result=_result_view(result, blobs) if result else None,
             result_url=f"{task_path(record.id)}/result" if result else None,
@@ -101,14 +102,14 @@ class AttemptView(BaseModel):
 
     attempt: int = Field(description="which one of its run; one that didn't count has the number of the next")
     worker: str
-    started_at: _Moment
-    ended_at: _Moment
+    started_at: Moment
+    ended_at: Moment
     why: str = Field(description="what ended it: an error's code, or words")
 
     @classmethod
     def of(cls, end: AttemptEnd) -> AttemptView:
         """The caller's view of one line of the history."""
-        started, ended = _moment(end.started_ms), _moment(end.ended_ms)
+        started, ended = moment(end.started_ms), moment(end.ended_ms)
         return cls(attempt=end.attempt, worker=end.worker, started_at=started, ended_at=ended, why=end.why)
 
 
@@ -179,5 +180,6 @@ def _result_view(result: PartResult, blobs: BlobStore) -> ResultView:
     return ResultView(text=result.text, finish_reason=result.finish_reason, location=blobs.location(result.blob_key))
 
 
-def _moment(milliseconds: int) -> datetime:
+def moment(milliseconds: int) -> datetime:
+    """The moment so many milliseconds after 1970."""
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -34,7 +34,10 @@ ovis:reaper:last                string  when leases were last looked at
 ovis:retention                  zset    ended tasks by the time at which they are purged
 ovis:deadlines                  zset    tasks with a deadline by the time of it
 ovis:dead:<tenant>              zset    dead letters: tasks whose attempts are exhausted, by the time of their end
-ovis:load                       hash    "t:<tenant>" and "q:<queue>" -> bytes of the inputs of un-ended tasks
+ovis:load                       hash    "t:<tenant>" and "q:<queue>" -> bytes of the inputs of un-ended tasks;
+                                        "n:<tenant>" -> how many there are
+ovis:usage:<tenant>:<day>       hash    what was used on a day (days since 1970, UTC): tasks_<status>, tokens, ...
+ovis:rate...                    string  requests of a tenant in this second
 ovis:rows:<queue>:<host>        string  rows an engine may run there, lowered after it ran out of memory; an hour
 ovis:swept                      string  stands while the last sweep for orphans is recent
 ovis:lock:purge                 string  held by the io worker that purges
@@ -56,6 +59,8 @@ from contract.task import PRIORITY_BANDS, Attempt, PartResult, TaskSpec
 
 #: Where no limit of bytes is named.
 UNLIMITED_BYTES = 1 << 50
+#: Where no limit of tasks is named.
+UNLIMITED_TASKS = 1 << 50
 #: How long an idempotency key is remembered.
 IDEMPOTENCY_S = 86_400
 #: How long a purged id answers 410 instead of 404.
@@ -65,6 +70,7 @@ ENDED_CHANNEL = "ovis:ended"
 STOP_CHANNEL = "ovis:stop"
 QUEUES_KEY = "ovis:queues"
 RETENTION_KEY = "ovis:retention"
+LOAD_KEY = "ovis:load"
 REAPER_KEY = "ovis:reaper:last"
 
 SubmitOutcome = Literal["created", "exists", "conflict", "tenant_full", "queue_full"]
@@ -83,6 +89,11 @@ def purged_key(task_id: str) -> str:
     return f"ovis:purged:{task_id}"
 
 
+def idempotency_key(tenant: str, key: str) -> str:
+    """Key that says which task an idempotency key stands for."""
+    return f"ovis:idem:{tenant}:{key}"
+
+
 def rows_key(queue: str, host: str) -> str:
     """Key of a host's lowered row limit."""
     return f"ovis:rows:{queue}:{host}"
@@ -96,6 +107,16 @@ def dead_letters_key(tenant: str) -> str:
 def index_key(tenant: str) -> str:
     """Key of a tenant's list of tasks."""
     return f"ovis:index:{tenant}"
+
+
+def usage_key(tenant: str, day: int) -> str:
+    """Key of what a tenant used on a day, counted from 1970-01-01 in UTC."""
+    return f"ovis:usage:{tenant}:{day}"
+
+
+def queue_key(queue: str, suffix: str) -> str:
+    """Key of a part of a queue; see the table."""
+    return f"ovis:q:{queue}:{suffix}"
 
 
 def queue_stats_key(queue: str) -> str:
@@ -113,6 +134,7 @@ class Submission:
         tenant_limit, queue_limit: Most waiting parts of the tenant in the queue, and of the queue.
         size_bytes: Bytes of the inputs that we store.
         tenant_bytes_limit, queue_bytes_limit: Most such bytes of un-ended tasks, per tenant and per queue.
+        tenant_tasks_limit: Most un-ended tasks of the tenant.
     """
 
     task_id: str
@@ -129,6 +151,7 @@ class Submission:
     size_bytes: int = 0
     tenant_bytes_limit: int = UNLIMITED_BYTES
     queue_bytes_limit: int = UNLIMITED_BYTES
+    tenant_tasks_limit: int = UNLIMITED_TASKS
 
 
 def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
@@ -154,6 +177,7 @@ def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
         s.tenant_bytes_limit,
         s.queue_bytes_limit,
         "" if s.spec.deadline_s is None else s.spec.deadline_s,
+        s.tenant_tasks_limit,
     )
     return Command(load_script("submit"), args, lambda reply: (reply[0], reply[1]))
 

@@ -104,6 +104,12 @@ class TaskSpec(BaseModel):
     retention_s: int = 86400
     deadline_s: int | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    traceparent: str | None = Field(None, description="W3C trace context of the request that submitted the task")
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that the task belongs to; None for a task that no request submitted."""
+        return self.traceparent.split("-")[1] if self.traceparent else None
 
     def max_partition(self, card: ModelCard) -> int:
         """Most tiles of one picture's grid."""
@@ -237,7 +243,8 @@ class Attempt(BaseModel):
     @property
     def log_fields(self) -> dict[str, str | int]:
         """What is bound to every log line of the attempt."""
-        return {"task_id": self.task_id, "part": self.part, "attempt": self.number}
+        fields: dict[str, str | int] = {"task_id": self.task_id, "part": self.part, "attempt": self.number}
+        return fields if self.spec.trace_id is None else {**fields, "trace_id": self.spec.trace_id}
 
 
 def new_task_id() -> str:

@@ -1,4 +1,5 @@
-"""Objects that no record knows: inputs whose gateway died before the record, results of tasks purged meanwhile."""
+"""Objects that no record knows: inputs whose gateway died before the record, results of tasks purged meanwhile, and
+uploads that have had their day."""
 
 from __future__ import annotations
 
@@ -6,15 +7,19 @@ from datetime import UTC, datetime, timedelta
 
 import redis
 
-from contract.blobs import BlobStore
+from contract.blobs import UPLOAD_KEPT_S, BlobStore
 from contract.logs import get_logger
 from contract.store import task_key
 
 log = get_logger(__name__)
 
 
-def sweep_orphans(client: redis.Redis, blobs: BlobStore, *, min_age_s: float) -> int:
+def sweep_orphans(
+    client: redis.Redis, blobs: BlobStore, *, min_age_s: float, upload_age_s: float = UPLOAD_KEPT_S
+) -> int:
     """Delete stored tasks without a record whose newest object is at least ``min_age_s`` old; reply how many.
+
+    Uploads go when they are ``upload_age_s`` old.
 
     The age keeps uploads that are under way: their record comes after them.
 
@@ -30,5 +35,16 @@ def sweep_orphans(client: redis.Redis, blobs: BlobStore, *, min_age_s: float) ->
                 continue
             blobs.delete_prefix(f"{room}/{stored.tenant}/{stored.task_id}/")
             log.info("orphan_swept", task_id=stored.task_id, room=room)
+            swept += 1
+    return swept + _sweep_uploads(blobs, upload_age_s)
+
+
+def _sweep_uploads(blobs: BlobStore, age_s: float) -> int:
+    """Delete uploads that came longer ago than they are kept; tasks that named one have a copy."""
+    swept = 0
+    for stored in blobs.list_tasks("incoming"):
+        if datetime.now(UTC) - stored.newest >= timedelta(seconds=age_s):
+            blobs.delete_prefix(f"incoming/{stored.tenant}/{stored.task_id}/")
+            log.info("upload_swept", upload_id=stored.task_id)
             swept += 1
     return swept

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from api_gateway.errors import Problem
 from api_gateway.requests import TaskRequest
 
@@ -31,9 +33,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def task_body() -> dict[str, Any]:
     """The ``requestBody`` of ``POST /v1/tasks``."""
-    schema = TaskRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    inner = schema.pop("$defs", {})
-    flat = _inlined(schema, inner)
+    flat = _flat(TaskRequest)
     files = {"type": "array", "items": {"type": "string", "format": "binary"}}
     multipart = {"type": "object", "required": ["task"], "properties": {"task": flat, "file": files}}
     content = {
@@ -41,6 +41,16 @@ def task_body() -> dict[str, Any]:
         "multipart/form-data": {"schema": multipart, "encoding": {"task": {"contentType": "application/json"}}},
     }
     return {"requestBody": {"required": True, "content": content}}
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """The ``requestBody`` of a route that reads its JSON by hand."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _flat(model)}}}}
+
+
+def _flat(model: type[BaseModel]) -> Any:
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return _inlined(schema, schema.pop("$defs", {}))
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:

@@ -43,9 +43,9 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 async def submit_task(request: Request, tenant: Caller, services: SharedServices) -> Response:
     """Hand in a task. 202 means that it is durable and will end."""
     key = _idempotency_key(request)
-    body = await read_body(request)
-    plan = plan_task(body, tenant, services.settings.egress)
-    accepted = await services.submitter.submit(plan, tenant, key, body.hash() if key else "-")
+    async with read_body(request) as body:
+        plan = plan_task(body, tenant, services.settings.egress).traced(request.state.trace)
+        accepted = await services.submitter.submit(plan, tenant, key, body.hash() if key else "-")
     if accepted.created:
         services.metrics.tasks_accepted.labels(plan.spec.model, plan.spec.kind).inc()
     record = accepted.record

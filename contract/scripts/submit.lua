@@ -1,6 +1,6 @@
 -- ARGV: id, tenant, queue, cost, weight, band, retention_s, spec, idempotency key or '', body hash,
 --       idempotency ttl s, most waiting parts of the tenant, of the queue, webhook or '', number of parts,
---       bytes of the inputs, most bytes of the tenant, of the queue, deadline s or ''
+--       bytes of the inputs, most bytes of the tenant, of the queue, deadline s or '', most un-ended tasks of the tenant
 -- Reply: {'created'|'exists'|'conflict'|'tenant_full'|'queue_full', id}
 local id, tenant, queue = ARGV[1], ARGV[2], ARGV[3]
 local key = task_key(id)
@@ -19,6 +19,7 @@ end
 local parts = tonumber(ARGV[15])
 if call('ZCARD', tenant_key(queue, tenant)) + parts > tonumber(ARGV[12]) then return { 'tenant_full', id } end
 if number(queue_key(queue, 'stats'), 'waiting') + parts > tonumber(ARGV[13]) then return { 'queue_full', id } end
+if number('ovis:load', 'n:' .. tenant) + 1 > tonumber(ARGV[20]) then return { 'tenant_full', id } end
 local bytes = tonumber(ARGV[16])
 if number('ovis:load', 't:' .. tenant) + bytes > tonumber(ARGV[17]) then return { 'tenant_full', id } end
 if number('ovis:load', 'q:' .. queue) + bytes > tonumber(ARGV[18]) then return { 'queue_full', id } end
@@ -36,6 +37,7 @@ end
 if ARGV[14] ~= '' then call('HSET', key, 'webhook', ARGV[14]) end
 if idem_key then call('SET', idem_key, id .. ' ' .. ARGV[10], 'EX', ARGV[11]) end
 call('ZADD', 'ovis:index:' .. tenant, 0, id)
+add_usage(tenant, 'tasks_submitted', 1)
 for part = 0, parts - 1 do
   local p = 'p' .. part
   call('HSET', key, p .. ':state', 'waiting', p .. ':attempts', 0, p .. ':cost', ARGV[4])
