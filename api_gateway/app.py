@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -17,6 +18,7 @@ from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
 from api_gateway.fleet_views import FleetViews
 from api_gateway.observation import Observation
+from api_gateway.openapi import describe
 from api_gateway.problems import install_handlers
 from api_gateway.rate_limits import RateLimits
 from api_gateway.records import Records
@@ -54,6 +56,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     install_handlers(app)
     for module in (tasks, lists, results, dead_letters, uploads, models, usage, admin, operations):
         app.include_router(module.router)
+    app.openapi = partial(describe, app)  # type: ignore[method-assign] # FastAPI's own way to replace it
     return app
 
 

@@ -38,8 +38,10 @@ class Changes:
         await self._run(store.cancel(task_id, tenant))
         return await self.records.find(task_id, tenant)
 
-    async def retry(self, task_id: str, tenant: str) -> TaskRecord:
+    async def retry(self, task_id: str, tenant: str, idempotency_key: str = "") -> TaskRecord:
         """Queue a failed task again, as a new run; the record after it.
+
+        Under an idempotency key that its last retry had, nothing changes any more.
 
         Raises:
             WrongStatus: The task hasn't failed.
@@ -47,14 +49,20 @@ class Changes:
         before = await self.records.find(task_id, tenant)
         # The script alone would take "queued" for its own work, repeated after a lost reply.
         failed = before.status is TaskStatus.FAILED
-        outcome = await self._run(store.retry(task_id, tenant)) if failed else before.status
+        asks = failed or idempotency_key != ""
+        outcome = await self._run(store.retry(task_id, tenant, idempotency_key)) if asks else before.status
         if outcome == "gone":
             raise Gone("the task's retention has ended: it is being purged")
         if outcome == "missing":
             await self.records.raise_missing(task_id, tenant)
-        if not failed or outcome != "queued":
+        if outcome != "retried" and not (failed and outcome == "queued"):
             raise WrongStatus(f"the task is {outcome}; only a task that failed can be retried")
         return await self.records.find(task_id, tenant)
+
+    async def was_retried(self, task_id: str, tenant: str, idempotency_key: str) -> bool:
+        """Whether the task's last retry had this key."""
+        await self.records.find(task_id, tenant)
+        return await self.records.retry_key(task_id) == idempotency_key
 
     async def discard(self, task_id: str, tenant: str) -> None:
         """Take a task off the dead letters; it stays failed until its retention ends."""

@@ -76,6 +76,12 @@ class Records:
         task_id, _, body_hash = found.partition(" ")
         return task_id, body_hash
 
+    async def retry_key(self, task_id: str) -> str | None:
+        """The idempotency key of a task's last retry; None where it had none."""
+        async with store_call():
+            key: str | None = await self._client.hget(task_key(task_id), "retry_key")
+        return key
+
     async def read_many(self, ids: Sequence[str]) -> list[TaskRecord | None]:
         """Tasks as they stand, in the order of their ids; None where there is none."""
         if not ids:

@@ -9,8 +9,8 @@ key                             type    holds
 ovis:task:<id>                  hash    the record: tenant, queue, status, created_ms, spec (JSON), weight, band,
                                         retention_s, run, attempts, parts_total/done/failed/canceled, started_ms,
                                         ended_ms, expires_ms, stop ("cancel" | "deadline"), deadline_s, deadline_ms,
-                                        bytes, error, part_error, webhook; and per part n: pn:state, pn:attempts,
-                                        pn:claims, pn:token, pn:cost, pn:result, pn:error, pn:history (a JSON
+                                        retry_key, bytes, error, part_error, webhook; and per part n: pn:state,
+                                        pn:attempts, pn:claims, pn:token, pn:cost, pn:result, pn:error, pn:history (a JSON
                                         line per ended attempt)
 ovis:index:<tenant>             zset    the tenant's task ids; ids sort by creation
 ovis:idem:<tenant>:<key>        string  "<task id> <body hash>"; lives a day
@@ -269,9 +269,9 @@ def expire_deadlines(limit: int = 100) -> Command[int]:
     return Command(load_script("expire_deadlines"), (limit,), int)
 
 
-def retry(task_id: str, tenant: str) -> Command[str]:
-    """Run a failed task's unfinished parts again; reply "queued", "missing", "gone", or the status that forbids it."""
-    return Command(load_script("retry"), (task_id, tenant), str)
+def retry(task_id: str, tenant: str, idempotency_key: str = "") -> Command[str]:
+    """Run a failed task's parts again; reply "queued", "retried" (by this key), "missing", "gone", or a status."""
+    return Command(load_script("retry"), (task_id, tenant, idempotency_key), str)
 
 
 def end_retention(task_id: str, tenant: str) -> Command[str]:
