@@ -10,8 +10,8 @@ ovis:task:<id>                  hash    the record: tenant, queue, status, creat
                                         retention_s, run, attempts, parts_total/done/failed/canceled, started_ms,
                                         ended_ms, expires_ms, stop ("cancel" | "deadline"), deadline_s, deadline_ms,
                                         retry_key, bytes, error, part_error, webhook; and per part n: pn:state,
-                                        pn:attempts, pn:claims, pn:token, pn:cost, pn:result, pn:error, pn:history (a JSON
-                                        line per ended attempt)
+                                        pn:attempts, pn:claims, pn:token, pn:cost, pn:result, pn:error, pn:history (a
+                                        JSON line per ended attempt)
 ovis:index:<tenant>             zset    the tenant's task ids; ids sort by creation
 ovis:idem:<tenant>:<key>        string  "<task id> <body hash>"; lives a day
 ovis:purged:<id>                string  the tenant of a purged task; lives a week
