@@ -18,6 +18,9 @@ _WITH_KEY = (401, 403, 429, 503)
 
 _TEXT = {"schema": {"type": "string"}}
 
+#: Which answers give ids, under which parameter they are used elsewhere.
+_SOURCES = (("/v1/tasks", "202", "task_id"), ("/v1/uploads", "201", "upload_id"))
+
 #: Headers of every answer.
 _EVERYWHERE = {
     "X-Request-Id": {"description": "the request's own, or a new one", **_TEXT},
@@ -44,6 +47,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
         )
         for operation in _operations(document):
             _complete(operation)
+        for source in _SOURCES:
+            _link(document, *source)
         for name in _FOREIGN_SCHEMAS:
             document["components"]["schemas"].pop(name, None)
         app.openapi_schema = document
@@ -53,6 +58,20 @@ def describe(app: FastAPI) -> dict[str, Any]:
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for path in document["paths"].values():
         yield from path.values()
+
+
+def _link(document: dict[str, Any], path: str, status: str, parameter: str) -> None:
+    """Say at what gives an id which operations take it."""
+    takers = {
+        operation["operationId"]: {
+            "operationId": operation["operationId"],
+            "parameters": {parameter: "$response.body#/id"},
+        }
+        for taker, operations in document["paths"].items()
+        for operation in operations.values()
+        if f"{{{parameter}}}" in taker
+    }
+    document["paths"][path]["post"]["responses"][status]["links"] = takers
 
 
 def _complete(operation: dict[str, Any]) -> None:

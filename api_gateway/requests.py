@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from contract.catalogue import TaskKind
 from contract.task import MAX_IMAGES, Operation, Priority, TaskOptions
@@ -25,10 +25,16 @@ _MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
 _MetadataValue = Annotated[str, Field(max_length=512)]
 
 
+#: The fields of an input, of which one is given; in JSON Schema's words.
+_ONE_SOURCE: list[JsonValue] = [
+    {"required": [name], "properties": {name: {"type": "string"}}} for name in ("url", "s3", "upload", "base64")
+]
+
+
 class TaskInput(BaseModel):
     """One picture: exactly one of ``url``, ``s3``, ``upload`` and ``base64``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"oneOf": _ONE_SOURCE})
     url: Annotated[str, Field(max_length=8192, pattern=r"^[^\s\x00-\x20\x7f]+$")] | None = None
     s3: Annotated[str, Field(max_length=1200)] | None = Field(None, examples=["s3://bucket/key"])
     upload: Annotated[str, Field(pattern=r"^upl_[0-9a-f]{32}$")] | None = Field(

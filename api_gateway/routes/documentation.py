@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from api_gateway.errors import HTTP_STATUS, Problem
 from api_gateway.idempotency import PATTERN
 from api_gateway.requests import TaskRequest
+from contract.catalogue import CATALOGUE
 from contract.errors import ErrorInfo, all_errors
 
 #: The header that makes a request safe to repeat.
@@ -74,10 +75,14 @@ def _example(code: str) -> dict[str, Any]:
 def task_body() -> dict[str, Any]:
     """The ``requestBody`` of ``POST /v1/tasks``."""
     flat = _flat(TaskRequest)
+    flat["properties"]["model"]["enum"] = list(CATALOGUE)
+    text = {"kind": "text", "model": "ovis2-reader", "prompt": "Say hello."}
+    picture = {"kind": "image", "model": "ovis2-4b", "input": {"url": "https://example.com/a.png"}, "operation": "ocr"}
+    examples = {"text": {"value": text}, "picture": {"value": picture}}
     files = {"type": "array", "items": {"type": "string", "format": "binary"}}
     multipart = {"type": "object", "required": ["task"], "properties": {"task": flat, "file": files}}
     content = {
-        "application/json": {"schema": flat},
+        "application/json": {"schema": flat, "examples": examples},
         "multipart/form-data": {"schema": multipart, "encoding": {"task": {"contentType": "application/json"}}},
     }
     return {"requestBody": {"required": True, "content": content}}
