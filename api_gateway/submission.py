@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import redis.asyncio
@@ -21,7 +20,6 @@ from contract.errors import (
     InputUnavailable,
     QueueFull,
     StoreFull,
-    StoreUnavailable,
     TenantQueueFull,
     TooLarge,
 )
@@ -84,12 +82,12 @@ class Submitter:
         # Where the reply gets lost the script may have run: the inputs stay, as the task may need them.
         try:
             async with store_call():
-                outcome, known_id = await run_async(self.client, store.submit(submission))
+                outcome, known_id, created_ms = await run_async(self.client, store.submit_timed(submission))
         except StoreFull:
             await self.blobs.delete_leftovers(prefix)
             raise
-        if outcome == "created":
-            return Accepted(await self._read_back(task_id, tenant.id, spec), created=True)
+        if created_ms is not None:
+            return Accepted(_new_record(task_id, tenant.id, spec, created_ms), created=True)
         if blobs:
             await self.blobs.delete_leftovers(prefix)
         _raise_refusal(outcome)
@@ -150,30 +148,26 @@ class Submitter:
             raise Refused.at(item.pointer, InputUnavailable("nothing has been uploaded under this id"))
         return BlobCopy(key, upload_key(tenant, item.upload_id), facts.size_bytes)
 
-    async def _read_back(self, task_id: str, tenant: str, spec: TaskSpec) -> TaskRecord:
-        """The new task; where it can't be read any more, what was written: it has been accepted all the same."""
-        try:
-            record = await self.records.read(task_id)
-        except StoreUnavailable:
-            record = None
-        now_ms = time.time_ns() // 1_000_000
-        return record or TaskRecord(
-            id=task_id,
-            tenant=tenant,
-            status=TaskStatus.QUEUED,
-            spec=spec,
-            parts_total=1,
-            parts_done=0,
-            parts_failed=0,
-            attempts=0,
-            created_ms=now_ms,
-            deadline_ms=now_ms + 1000 * spec.deadline_s if spec.deadline_s else None,
-            started_ms=None,
-            ended_ms=None,
-            expires_ms=None,
-            error=None,
-            result=None,
-        )
+
+def _new_record(task_id: str, tenant: str, spec: TaskSpec, created_ms: int) -> TaskRecord:
+    """The record as the script has just written it."""
+    return TaskRecord(
+        id=task_id,
+        tenant=tenant,
+        status=TaskStatus.QUEUED,
+        spec=spec,
+        parts_total=1,
+        parts_done=0,
+        parts_failed=0,
+        attempts=0,
+        created_ms=created_ms,
+        deadline_ms=created_ms + 1000 * spec.deadline_s if spec.deadline_s else None,
+        started_ms=None,
+        ended_ms=None,
+        expires_ms=None,
+        error=None,
+        result=None,
+    )
 
 
 def _raise_refusal(outcome: store.SubmitOutcome) -> None:

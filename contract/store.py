@@ -156,8 +156,18 @@ class Submission:
 
 def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
     """Write record, idempotency key, index, queue entries and wake-ups; reply outcome and the task's id."""
+    return Command(load_script("submit"), _submit_args(submission), lambda reply: (reply[0], reply[1]))
+
+
+def submit_timed(submission: Submission) -> Command[tuple[SubmitOutcome, str, int | None]]:
+    """``submit``; the reply also has a new task's ``created_ms``, so that its record need not be read back."""
+    parse = lambda reply: (reply[0], reply[1], int(reply[2]) if len(reply) > 2 else None)  # noqa: E731
+    return Command(load_script("submit"), _submit_args(submission), parse)
+
+
+def _submit_args(submission: Submission) -> tuple[str | int | float, ...]:
     s = submission
-    args = (
+    return (
         s.task_id,
         s.tenant,
         s.spec.model,
@@ -179,7 +189,6 @@ def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
         "" if s.spec.deadline_s is None else s.spec.deadline_s,
         s.tenant_tasks_limit,
     )
-    return Command(load_script("submit"), args, lambda reply: (reply[0], reply[1]))
 
 
 def claim(queue: str, *, token: str, worker: str) -> Command[Attempt | None]:

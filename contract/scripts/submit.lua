@@ -1,10 +1,11 @@
 -- ARGV: id, tenant, queue, cost, weight, band, retention_s, spec, idempotency key or '', body hash,
 --       idempotency ttl s, most waiting parts of the tenant, of the queue, webhook or '', number of parts,
 --       bytes of the inputs, most bytes of the tenant, of the queue, deadline s or '', most un-ended tasks of the tenant
--- Reply: {'created'|'exists'|'conflict'|'tenant_full'|'queue_full', id}
+-- Reply: {'created'|'exists'|'conflict'|'tenant_full'|'queue_full', id, for 'created' the task's created_ms}
 local id, tenant, queue = ARGV[1], ARGV[2], ARGV[3]
 local key = task_key(id)
-if call('EXISTS', key) == 1 then return { 'created', id } end -- our own retry after a lost reply
+local made = call('HGET', key, 'created_ms')
+if made then return { 'created', id, made } end -- our own retry after a lost reply
 
 local idem_key
 if ARGV[9] ~= '' then
@@ -44,4 +45,4 @@ for part = 0, parts - 1 do
   enqueue(queue, tenant, id, part, tonumber(ARGV[6]), now, 0)
 end
 wake(queue, parts)
-return { 'created', id }
+return { 'created', id, int(now) }
