@@ -30,7 +30,7 @@ charge(a.queue, a.tenant, tonumber(ARGV[7]) - a.cost, a.weight)
 if ARGV[5] ~= '' then
   call('HSET', key, p .. ':result', ARGV[5])
   for name, amount in pairs(cjson.decode(ARGV[5]).usage or {}) do
-    if tonumber(amount) and amount ~= 0 then add_usage(a.tenant, name, amount) end
+    if tonumber(amount) and amount ~= 0 then count_use(a.tenant, name, amount) end
   end
 end
 end_part(id, part, outcome, ARGV[6])

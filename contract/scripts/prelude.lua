@@ -117,7 +117,7 @@ local function add_load(key, sign)
 end
 
 -- Count what a tenant used on this day (UTC).
-local function add_usage(tenant, name, amount)
+local function count_use(tenant, name, amount)
   local key = 'ovis:usage:' .. tenant .. ':' .. int(math.floor(now_ms() / 86400000))
   call('HINCRBYFLOAT', key, name, amount)
   if call('TTL', key) < 0 then call('EXPIRE', key, USAGE_S) end
@@ -140,7 +140,7 @@ local function end_task(id, status, error)
   call('ZADD', 'ovis:retention', int(expires), id)
   call('ZREM', 'ovis:deadlines', id)
   add_load(key, -1)
-  add_usage(call('HGET', key, 'tenant'), 'tasks_' .. status, 1)
+  count_use(call('HGET', key, 'tenant'), 'tasks_' .. status, 1)
   if error == EXHAUSTED_ERROR then call('ZADD', 'ovis:dead:' .. call('HGET', key, 'tenant'), int(now), id) end
   if call('HEXISTS', key, 'webhook') == 1 then
     call('RPUSH', 'ovis:outbox', cjson.encode({

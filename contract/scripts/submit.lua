@@ -38,7 +38,7 @@ end
 if ARGV[14] ~= '' then call('HSET', key, 'webhook', ARGV[14]) end
 if idem_key then call('SET', idem_key, id .. ' ' .. ARGV[10], 'EX', ARGV[11]) end
 call('ZADD', 'ovis:index:' .. tenant, 0, id)
-add_usage(tenant, 'tasks_submitted', 1)
+count_use(tenant, 'tasks_submitted', 1)
 for part = 0, parts - 1 do
   local p = 'p' .. part
   call('HSET', key, p .. ':state', 'waiting', p .. ':attempts', 0, p .. ':cost', ARGV[4])
