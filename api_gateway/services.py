@@ -46,7 +46,8 @@ class Services:
     metrics: GatewayMetrics
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
+    # Not a plain function: FastAPI would run it in a thread, for every request.
     return cast(Services, request.app.state.services)
 
 
