@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,6 +11,11 @@ from api_gateway.routes.documentation import problem
 
 #: FastAPI's own form of a 422, which no route of ours answers with.
 _FOREIGN_SCHEMAS = ("HTTPValidationError", "ValidationError")
+
+#: Asked by machines, without a key.
+_OPEN_PATHS = {"/livez", "/readyz", "/metrics"}
+
+_KEY_SCHEME = {"type": "http", "scheme": "bearer", "description": "A tenant's key, `sk-...`"}
 
 #: What any route that takes a key may answer.
 _WITH_KEY = (401, 403, 429, 503)
@@ -45,19 +49,16 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(
             title=app.title, version=app.version, summary=app.summary, routes=app.routes, openapi_version="3.1.0"
         )
-        for operation in _operations(document):
-            _complete(operation)
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                _complete(operation, with_key=path not in _OPEN_PATHS)
+        document["components"]["securitySchemes"] = {"key": _KEY_SCHEME}
         for source in _SOURCES:
             _link(document, *source)
         for name in _FOREIGN_SCHEMAS:
             document["components"]["schemas"].pop(name, None)
         app.openapi_schema = document
     return app.openapi_schema
-
-
-def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in document["paths"].values():
-        yield from path.values()
 
 
 def _link(document: dict[str, Any], path: str, status: str, parameter: str) -> None:
@@ -74,12 +75,13 @@ def _link(document: dict[str, Any], path: str, status: str, parameter: str) -> N
     document["paths"][path]["post"]["responses"][status]["links"] = takers
 
 
-def _complete(operation: dict[str, Any]) -> None:
+def _complete(operation: dict[str, Any], *, with_key: bool) -> None:
     """Add what holds for all routes: the errors of keys and faults, and the headers."""
     responses: dict[str, Any] = operation["responses"]
+    if with_key:
+        operation["security"] = [{"key": []}]
     if "HTTPValidationError" in str(responses.get("422", {}).get("content")):
         del responses["422"]  # a path's text is never of a wrong form: it is found, or 404
-    with_key = "security" in operation
     for status in (*(_WITH_KEY if with_key else ()), 500):
         responses.setdefault(str(status), problem(status))
     for status, response in responses.items():

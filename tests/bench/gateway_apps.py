@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, cast
+from typing import Annotated
 
 import uvicorn
 from celery import Celery
@@ -20,7 +20,7 @@ from api_gateway.bodies import read_body
 from api_gateway.planning import plan_task
 from api_gateway.requests import TaskRequest
 from api_gateway.routes.answers import pending_response
-from api_gateway.services import Caller, Services, SharedServices
+from api_gateway.services import caller_of, services_of
 from api_gateway.settings import GatewaySettings
 from contract.logs import configure_logs
 from contract.task import TaskRecord, TaskStatus, new_task_id
@@ -34,7 +34,8 @@ def send_task_app() -> FastAPI:
     celery = Celery(broker=settings.redis_url.get_secret_value())
     celery.conf.update(celery_settings("bench"))
 
-    async def submit(request: Request, tenant: Caller, services: SharedServices) -> Response:
+    async def submit(request: Request) -> Response:
+        services, tenant = services_of(request), await caller_of(request)
         async with read_body(request) as body:
             plan = plan_task(body, tenant, settings.egress)
         task_id = new_task_id()
@@ -56,11 +57,11 @@ def send_task_app() -> FastAPI:
             error=None,
             result=None,
         )
-        return pending_response(record, cast(Services, services))
+        return pending_response(record, services)
 
     own = [route for route in app.router.routes if getattr(route, "path", "") != "/v1/tasks"]
     app.router.routes[:] = own
-    app.add_api_route("/v1/tasks", submit, methods=["POST"])
+    app.add_api_route("/v1/tasks", submit, methods=["POST"], status_code=202)
     return app
 
 
