@@ -61,17 +61,18 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
 
 def _services(settings: GatewaySettings) -> Services:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    metrics = GatewayMetrics(registry)
+    tenants = TenantsFile(settings.tenants_file, metrics)
     client = connect_async(settings.redis_url.get_secret_value())
     records = Records(client)
     dead_letters = DeadLetters(client, records)
     blobs = BlobCalls(BlobStore(settings), threads=settings.blob_threads, timeout_s=settings.blob_timeout_s)
     uploads = Uploads(blobs, settings.max_upload_bytes)
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    metrics = GatewayMetrics(registry)
     return Services(
         settings=settings,
-        tenants=TenantsFile(settings.tenants_file, metrics),
+        tenants=tenants,
         rate_limits=RateLimits(client),
         records=records,
         blobs=blobs,
