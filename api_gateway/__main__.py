@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 import socket
 import sys
@@ -61,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(app: FastAPI, settings: GatewaySettings, host: str, port: int) -> int:
     services: Services = app.state.services
+    # What is there now stays for good: without it a full collection takes less than a tenth of the time.
+    gc.collect()
+    gc.freeze()
     config = uvicorn.Config(
         app,
         host=host,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -17,12 +18,16 @@ from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
 from api_gateway.estimation import Estimator
 from api_gateway.event_hub import EventHub
+from api_gateway.fleet_views import FleetViews
 from api_gateway.observation import Observation
+from api_gateway.openapi import describe
 from api_gateway.parts import Parts
 from api_gateway.planning import Planner
 from api_gateway.problems import install_handlers
+from api_gateway.rate_limits import RateLimits
 from api_gateway.records import Records
 from api_gateway.routes import (
+    admin,
     dead_letters,
     estimates,
     events,
@@ -32,17 +37,21 @@ from api_gateway.routes import (
     parts,
     results,
     tasks,
+    uploads,
+    usage,
     webhooks,
 )
 from api_gateway.services import Services
 from api_gateway.settings import GatewaySettings
 from api_gateway.submission import Submitter
+from api_gateway.tenants_file import TenantsFile
+from api_gateway.uploads import Uploads
+from api_gateway.usage import UsageRecords
 from api_gateway.webhooks import Webhooks
 from contract.blobs import BlobStore
 from contract.metrics import GatewayMetrics
 from contract.prompt_book import load_prompt_books
 from contract.redis_io import connect_async
-from contract.tenants import Tenants
 from contract.webhook_secrets import SecretBox
 
 
@@ -67,46 +76,60 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Observation, metrics=services.metrics)
     install_handlers(app)
-    for module in (tasks, estimates, events, lists, results, parts, dead_letters, webhooks, models, operations):
+    for module in (
+        *(tasks, estimates, events, lists, results, parts, dead_letters, webhooks),
+        *(uploads, models, usage, admin, operations),
+    ):
         app.include_router(module.router)
+    app.openapi = partial(describe, app)  # type: ignore[method-assign] # FastAPI's own way to replace it
     return app
 
 
 def _services(settings: GatewaySettings) -> Services:
-    tenants = Tenants.load(settings.tenants_file)
-    client = connect_async(settings.redis_url.get_secret_value())
-    records = Records(client)
-    blobs = BlobCalls(BlobStore(settings), threads=settings.blob_threads, timeout_s=settings.blob_timeout_s)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
+    metrics = GatewayMetrics(registry)
+    tenants = TenantsFile(settings.tenants_file, metrics)
+    client = connect_async(settings.redis_url.get_secret_value())
+    records = Records(client)
+    dead_letters = DeadLetters(client, records)
+    blobs = BlobCalls(BlobStore(settings), threads=settings.blob_threads, timeout_s=settings.blob_timeout_s)
+    uploads = Uploads(blobs, settings.max_upload_bytes)
     return Services(
         settings=settings,
         tenants=tenants,
+        rate_limits=RateLimits(client),
         records=records,
         parts=Parts(client, records),
         blobs=blobs,
         planner=Planner(settings.egress, load_prompt_books(settings.prompts_dir)),
-        estimator=Estimator(client, blobs, settings.estimate_wait_s),
-        submitter=Submitter(client, records, blobs, settings.queue_max_waiting_parts, settings.queue_max_bytes),
+        estimator=Estimator(client, blobs, uploads, settings.estimate_wait_s),
+        submitter=Submitter(
+            client, records, blobs, uploads, settings.queue_max_waiting_parts, settings.queue_max_bytes
+        ),
         changes=Changes(client, records, blobs),
-        dead_letters=DeadLetters(client, records),
+        dead_letters=dead_letters,
         endings=Endings(client),
         events=EventHub(client),
         webhooks=Webhooks(client, SecretBox(settings.webhook_keys), settings.egress),
+        uploads=uploads,
+        usage=UsageRecords(client),
+        fleet=FleetViews(client, records, dead_letters),
         registry=registry,
-        metrics=GatewayMetrics(registry),
+        metrics=metrics,
     )
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
-    listening = {asyncio.create_task(part.run()) for part in (services.endings, services.events)}
+    background = (services.endings.run(), services.events.run(), services.tenants.watch())
+    running = {asyncio.create_task(work) for work in background}
     try:
         yield
     finally:
-        for task in listening:
+        for task in running:
             task.cancel()
-        await asyncio.wait(listening)
+        await asyncio.wait(running)
         await services.submitter.client.aclose()
         services.blobs.close()

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
-from contract.blobs import BlobStore
+from contract.blobs import BlobStore, ObjectFacts
 from contract.errors import BlobsUnavailable, InputUnavailable
 from contract.logs import get_logger
 
@@ -20,11 +20,21 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Blob:
-    """Bytes to be stored."""
+    """Bytes, or a file, to be stored."""
 
     key: str
-    data: bytes
+    data: bytes | BinaryIO
     media_type: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class BlobCopy:
+    """An object to be stored that lies in the bucket under another key."""
+
+    key: str
+    source_key: str
+    size_bytes: int
 
 
 class BlobCalls:
@@ -43,7 +53,7 @@ class BlobCalls:
         """Take no more calls. Doesn't wait for those under way."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def put_all(self, prefix: str, blobs: Sequence[Blob]) -> None:
+    async def put_all(self, prefix: str, blobs: Sequence[Blob | BlobCopy]) -> None:
         """Store ``blobs``, all under ``prefix``: all of them, or in the end none.
 
         Raises:
@@ -65,6 +75,15 @@ class BlobCalls:
             InputUnavailable: The object isn't there.
         """
         return await self._call(lambda: self.store.get(key))
+
+    async def facts(self, key: str) -> ObjectFacts:
+        """What S3 tells of an object of our own bucket.
+
+        Raises:
+            BlobsUnavailable: The object store is away or too slow.
+            InputUnavailable: The object isn't there.
+        """
+        return await self._call(lambda: self.store.facts(key))
 
     async def delete(self, prefixes: Sequence[str]) -> None:
         """Delete what is under each of ``prefixes``.
@@ -92,10 +111,13 @@ class BlobCalls:
         except TimeoutError as exc:
             raise BlobsUnavailable("the object store is too slow; try again later") from exc
 
-    def _put_all(self, blobs: Sequence[Blob]) -> None:
+    def _put_all(self, blobs: Sequence[Blob | BlobCopy]) -> None:
         with _our_own():
             for blob in blobs:
-                self.store.put(blob.key, blob.data, blob.media_type)
+                if isinstance(blob, BlobCopy):
+                    self.store.copy(blob.source_key, blob.key)
+                else:
+                    self.store.put(blob.key, blob.data, blob.media_type)
 
     def _delete_all(self, prefixes: Sequence[str]) -> None:
         with _our_own():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from typing import BinaryIO, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
@@ -19,6 +24,8 @@ from contract.task import MAX_IMAGES, dumps
 #: Longest ``task`` part of a multipart body, in bytes; pictures come as ``file`` parts.
 _MAX_TASK_PART_BYTES = 1024 * 1024
 
+T = TypeVar("T", bound=BaseModel)
+
 #: Where the caller names no type of a picture's bytes.
 _UNKNOWN_TYPE = "application/octet-stream"
 
@@ -29,6 +36,31 @@ class InlineFile:
 
     data: bytes
     media_type: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Its length."""
+        return len(self.data)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the bytes, in hexadecimal digits."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
+class SpooledFile:
+    """A picture that came as a part of a multipart body: a file, in memory while it is short.
+
+    Attributes:
+        data: Stands at its beginning; closed at the end of the request.
+        sha256: Hash of the bytes, in hexadecimal digits.
+    """
+
+    data: BinaryIO
+    media_type: str
+    size_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +74,7 @@ class TaskBody:
     """
 
     request: TaskRequest
-    uploads: tuple[InlineFile, ...]
+    uploads: tuple[SpooledFile, ...]
     decoded: dict[str, InlineFile]
 
     def hash(self) -> str:
@@ -50,13 +82,14 @@ class TaskBody:
         said = self.request.model_dump(
             mode="json", exclude_unset=True, exclude={"input": {"base64"}, "inputs": {"__all__": {"base64"}}}
         )
-        files = [*self.decoded.values(), *self.uploads]
-        came = [[file.media_type, hashlib.sha256(file.data).hexdigest()] for file in files]
+        files: list[InlineFile | SpooledFile] = [*self.decoded.values(), *self.uploads]
+        came = [[file.media_type, file.sha256] for file in files]
         return hashlib.sha256(dumps([_sorted(said), came]).encode()).hexdigest()
 
 
-async def read_body(request: Request) -> TaskBody:
-    """Read the body, whichever of the two types it has.
+@asynccontextmanager
+async def read_body(request: Request) -> AsyncIterator[TaskBody]:
+    """Read the body, whichever of the two types it has; its files are open for as long as the context is.
 
     Raises:
         UnsupportedMedia: It has another type.
@@ -64,14 +97,33 @@ async def read_body(request: Request) -> TaskBody:
         Refused: A value isn't allowed.
         TooLarge: It is over the limit.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = _content_type(request)
     if media_type == "multipart/form-data":
         form_limits = {"max_files": 2 * MAX_IMAGES, "max_fields": 8, "max_part_size": _MAX_TASK_PART_BYTES}
         async with request.form(**form_limits) as form:
-            return await _from_form(form)
-    if media_type == "application/json":
-        return _from_json(await request.body(), ())
-    raise UnsupportedMedia("the body must be application/json or multipart/form-data")
+            yield await _from_form(form)
+    elif media_type == "application/json":
+        yield _from_json(await request.body(), ())
+    else:
+        raise UnsupportedMedia("the body must be application/json or multipart/form-data")
+
+
+async def read_json(request: Request, model: type[T]) -> T:
+    """Read a JSON body.
+
+    Raises:
+        UnsupportedMedia: It has another type.
+        MalformedRequest: It isn't JSON.
+        Refused: A value isn't allowed.
+        TooLarge: It is over the limit.
+    """
+    if _content_type(request) != "application/json":
+        raise UnsupportedMedia("the body must be application/json")
+    return _parsed(await request.body(), model)
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _from_form(form: FormData) -> TaskBody:
@@ -85,20 +137,32 @@ async def _from_form(form: FormData) -> TaskBody:
     for part in form.getlist("file"):
         if not isinstance(part, UploadFile):
             raise InvalidRequest("a part named file needs a file name in its Content-Disposition")
-        uploads.append(InlineFile(await part.read(), _media_type(part.content_type)))
-    if not all(file.data for file in uploads):
+        uploads.append(await asyncio.to_thread(_spooled, part))
+    if not all(file.size_bytes for file in uploads):
         raise InvalidRequest("a part named file is empty")
     return _from_json(text, tuple(uploads))
 
 
-def _from_json(text: bytes, uploads: tuple[InlineFile, ...]) -> TaskBody:
+def _spooled(part: UploadFile) -> SpooledFile:
+    """Hash a file part; may read from disk."""
+    sha256 = hashlib.file_digest(part.file, "sha256").hexdigest()  # type: ignore[arg-type] # SpooledTemporaryFile
+    size_bytes = part.file.tell()
+    part.file.seek(0)
+    return SpooledFile(part.file, _media_type(part.content_type), size_bytes, sha256)
+
+
+def _from_json(text: bytes, uploads: tuple[SpooledFile, ...]) -> TaskBody:
+    request = _parsed(text, TaskRequest)
+    return TaskBody(request, uploads, _decode_inputs(request))
+
+
+def _parsed(text: bytes, model: type[T]) -> T:
     try:
-        request = TaskRequest.model_validate_json(text, strict=True)
+        return model.model_validate_json(text, strict=True)
     except ValidationError as exc:
         if any(item["type"] == "json_invalid" for item in exc.errors(include_input=False, include_context=False)):
             raise MalformedRequest("the body isn't valid JSON") from exc
         raise invalid_body(exc) from exc
-    return TaskBody(request, uploads, _decode_inputs(request))
 
 
 def _decode_inputs(request: TaskRequest) -> dict[str, InlineFile]:

@@ -38,22 +38,30 @@ class Changes:
         await self._run(store.cancel(task_id, tenant))
         return await self.records.find(task_id, tenant)
 
-    async def retry(self, task_id: str, tenant: str) -> TaskRecord:
+    async def retry(self, task_id: str, tenant: str, idempotency_key: str = "") -> TaskRecord:
         """Queue the failed parts of a task again, as a new run; the record after it.
+
+        Under an idempotency key that its last retry had, nothing changes any more.
 
         Raises:
             WrongStatus: The task hasn't failed, nor has any part of it.
         """
         before = await self.records.find(task_id, tenant)
         # The script alone would take "queued" for its own work, repeated after a lost reply.
-        outcome = await self._run(store.retry(task_id, tenant)) if before.can_be_retried else before.status
+        asks = before.can_be_retried or idempotency_key != ""
+        outcome = await self._run(store.retry(task_id, tenant, idempotency_key)) if asks else before.status
         if outcome == "gone":
             raise Gone("the task's retention has ended: it is being purged")
         if outcome == "missing":
             await self.records.raise_missing(task_id, tenant)
-        if not before.can_be_retried or outcome != "queued":
+        if outcome != "retried" and not (before.can_be_retried and outcome == "queued"):
             raise WrongStatus(f"the task is {outcome}; only what failed can be retried: a task, or parts of it")
         return await self.records.find(task_id, tenant)
+
+    async def was_retried(self, task_id: str, tenant: str, idempotency_key: str) -> bool:
+        """Whether the task's last retry had this key."""
+        await self.records.find(task_id, tenant)
+        return await self.records.retry_key(task_id) == idempotency_key
 
     async def discard(self, task_id: str, tenant: str) -> None:
         """Take a task off the dead letters; it stays failed until its retention ends."""

@@ -54,6 +54,11 @@ class Endings:
         self.stopping = True
         self._wake_all()
 
+    @property
+    def num_tasks(self) -> int:
+        """Tasks whose end somebody waits for."""
+        return len(self._waiting)
+
     @contextmanager
     def listen(self, task_id: str) -> Iterator[asyncio.Event]:
         """An event that is set whenever the task may have ended."""

@@ -21,6 +21,7 @@ class MethodNotAllowed(CallerError):
 HTTP_STATUS: dict[str, int] = {
     "malformed_request": 400,
     "unauthenticated": 401,
+    "forbidden": 403,
     "s3_not_allowed": 403,
     "webhooks_off": 403,
     "not_found": 404,
@@ -47,6 +48,7 @@ HTTP_STATUS: dict[str, int] = {
     "deadline_exceeded": 422,
     "context_too_long": 422,
     "rejected_by_engine": 422,
+    "rate_limited": 429,
     "tenant_queue_full": 429,
     "media_process_died": 500,
     "engine_died": 500,
@@ -61,6 +63,7 @@ HTTP_STATUS: dict[str, int] = {
 
 #: Seconds after which another try may succeed, for errors of which that can be said.
 RETRY_AFTER_S: dict[str, int] = {
+    "rate_limited": 1,
     "tenant_queue_full": 5,
     "queue_full": 10,
     "store_unavailable": 2,

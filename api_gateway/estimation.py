@@ -13,6 +13,7 @@ from api_gateway.blob_calls import BlobCalls
 from api_gateway.planning import PlannedTask
 from api_gateway.store_calls import store_call
 from api_gateway.submission import place_inputs
+from api_gateway.uploads import Uploads
 from contract.blobs import task_prefixes
 from contract.errors import EstimateLate, InternalError, QueueFull, all_errors
 from contract.estimates import (
@@ -39,6 +40,7 @@ class Estimator:
 
     client: redis.asyncio.Redis
     blobs: BlobCalls
+    uploads: Uploads
     wait_s: float
 
     async def estimate(self, plan: PlannedTask, tenant: Tenant) -> Estimate:
@@ -50,7 +52,7 @@ class Estimator:
         """
         question_id = f"estimate_{uuid4().hex}"
         prefix, _ = task_prefixes(tenant.id, question_id)
-        spec, blobs = place_inputs(plan, tenant.id, question_id, self.blobs.store.bucket)
+        spec, blobs = await place_inputs(plan, tenant.id, question_id, self.blobs.store.bucket, self.uploads)
         try:
             if blobs:
                 await self.blobs.put_all(prefix, blobs)

@@ -1,4 +1,4 @@
-"""What every request leaves behind: an id, a count, a time and one line in the log."""
+"""What every request leaves behind: an id, a step of a trace, a count, a time and one line in the log."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from api_gateway.problems import problem_response
 from contract.errors import InternalError
 from contract.logs import get_logger
 from contract.metrics import GatewayMetrics
+from contract.tracing import TraceContext
 
 log = get_logger(__name__)
 
@@ -42,20 +43,23 @@ class Observation:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        trace = TraceContext.begin(headers.get("traceparent"))
+        answered: dict[str, str] = {"X-Request-Id": request_id, "traceresponse": str(trace)}
+        scope.setdefault("state", {}).update(request_id=request_id, trace=trace, response_headers=answered)
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                MutableHeaders(scope=message).update(answered)
             await send(message)
 
         start = time.monotonic()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace.trace_id):
             try:
                 await self._app(scope, receive, send_with_id)
             except ClientDisconnect:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.concurrency import run_in_threadpool
 
-from api_gateway.bodies import InlineFile, TaskBody
+from api_gateway.bodies import InlineFile, SpooledFile, TaskBody
 from api_gateway.errors import Refused
 from api_gateway.option_rules import check_options
 from api_gateway.requests import TaskInput, TaskRequest
+from api_gateway.uploads import UploadedInput
 from contract.catalogue import CATALOGUE, ModelCard
 from contract.egress import EgressPolicy
-from contract.errors import ContextTooLong, InvalidRequest, S3NotAllowed, UrlNotAllowed
+from contract.errors import ContextTooLong, Forbidden, InvalidRequest, S3NotAllowed, UrlNotAllowed
 from contract.operations import DEFAULT_OPERATIONS, OPERATIONS
 from contract.pages import check_pages
 from contract.prompt_book import PromptBook
 from contract.task import MAX_IMAGES, ObjectInput, Operation, TaskSpec, UrlInput, dumps
 from contract.tenants import Tenant
+from contract.tracing import TraceContext
 from contract.webhooks import TaskWebhook
 
 #: A bucket's name by S3's rules, then a key.
 _S3_ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([^\x00-\x1f\x7f]{1,1024})")
+
+#: An input, before its bytes are stored.
+PlannedInput = UrlInput | ObjectInput | InlineFile | SpooledFile | UploadedInput
 
 #: Tokens that every prompt has beside its pictures, at the very least.
 _LEAST_TEXT_TOKENS = 1
@@ -41,9 +46,13 @@ class PlannedTask:
     """
 
     spec: TaskSpec
-    inputs: tuple[UrlInput | ObjectInput | InlineFile, ...]
+    inputs: tuple[PlannedInput, ...]
     card: ModelCard
     webhook: TaskWebhook | None = None
+
+    def traced(self, trace: TraceContext) -> PlannedTask:
+        """The same task as part of a trace."""
+        return replace(self, spec=self.spec.model_copy(update={"traceparent": str(trace)}))
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class Planner:
     def plan_now(self, body: TaskBody, tenant: Tenant) -> PlannedTask:
         """As ``plan``, on the calling thread."""
         request = body.request
-        card = _card(request)
+        card = _card(request, tenant)
         operation = _operation(request)
         inputs = _inputs(body, tenant, self.egress)
         if request.webhook is not None:
@@ -117,10 +126,12 @@ def check_hook_url(url: str, pointer: str, egress: EgressPolicy) -> None:
         raise Refused.at(pointer, exc) from exc
 
 
-def _card(request: TaskRequest) -> ModelCard:
+def _card(request: TaskRequest, tenant: Tenant) -> ModelCard:
     card = CATALOGUE.get(request.model)
     if card is None:
         raise Refused.at("/model", InvalidRequest("there is no such model; GET /v1/models lists them"))
+    if not tenant.may_use(card.name):
+        raise Refused.at("/model", Forbidden("the tenant may not use this model; GET /v1/limits lists those it may"))
     if request.kind not in card.kinds:
         raise Refused.at("/kind", InvalidRequest(f"this model takes {', '.join(card.kinds)}"))
     return card
@@ -138,7 +149,7 @@ def _operation(request: TaskRequest) -> Operation:
     return operation
 
 
-def _inputs(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> tuple[UrlInput | ObjectInput | InlineFile, ...]:
+def _inputs(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> tuple[PlannedInput, ...]:
     located = body.request.located_inputs()
     if located and body.uploads:
         raise Refused.at(located[0][0], InvalidRequest("pictures come as file parts or in the JSON, not both"))
@@ -146,7 +157,11 @@ def _inputs(body: TaskBody, tenant: Tenant, egress: EgressPolicy) -> tuple[UrlIn
     return (*named, *body.uploads)
 
 
-def _address(pointer: str, item: TaskInput, tenant: Tenant, egress: EgressPolicy) -> UrlInput | ObjectInput:
+def _address(
+    pointer: str, item: TaskInput, tenant: Tenant, egress: EgressPolicy
+) -> UrlInput | ObjectInput | UploadedInput:
+    if item.upload is not None:
+        return UploadedInput(f"{pointer}/upload", item.upload)
     if item.url is not None:
         try:
             egress.check_url(item.url)

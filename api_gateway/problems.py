@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from api_gateway.errors import RETRY_AFTER_S, FieldError, MethodNotAllowed, Problem, Refused
@@ -106,7 +107,21 @@ async def _on_parameters(request: Request, exc: Exception) -> Response:
 
 async def _on_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    return problem_response(request.scope, _from_http(exc), headers=exc.headers)
+    headers = dict(exc.headers or {})
+    if exc.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return problem_response(request.scope, _from_http(exc), headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """What the path takes, over all its routes; the framework names the first one's methods only."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    return {
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
 
 
 def _from_http(exc: HTTPException) -> FleetError:

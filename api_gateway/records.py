@@ -12,7 +12,7 @@ import redis.asyncio
 from api_gateway.store_calls import store_call
 from contract.errors import Gone, NotFound
 from contract.record import RECORD_FIELDS, TaskRecord
-from contract.store import index_key, purged_key, queue_stats_key, task_key
+from contract.store import idempotency_key, index_key, purged_key, queue_stats_key, task_key
 
 #: What ``contract.task.new_task_id`` makes.
 TASK_ID = re.compile(r"task_[0-9a-f]{32}")
@@ -63,6 +63,24 @@ class Records:
         async with store_call():
             values = await self._client.hmget(task_key(task_id), RECORD_FIELDS)
         return _record(task_id, values)
+
+    async def by_idempotency_key(self, tenant: str, key: str) -> tuple[str, str] | None:
+        """The task id and body hash that a key stands for; None where it stands for none, or is empty.
+
+        Asks Redis in any case, so that a reply means that it is there.
+        """
+        async with store_call():
+            found: str | None = await self._client.get(idempotency_key(tenant, key))
+        if not found:
+            return None
+        task_id, _, body_hash = found.partition(" ")
+        return task_id, body_hash
+
+    async def retry_key(self, task_id: str) -> str | None:
+        """The idempotency key of a task's last retry; None where it had none."""
+        async with store_call():
+            key: str | None = await self._client.hget(task_key(task_id), "retry_key")
+        return key
 
     async def read_many(self, ids: Sequence[str]) -> list[TaskRecord | None]:
         """Tasks as they stand, in the order of their ids; None where there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from contract.catalogue import TaskKind
 from contract.task import MAX_IMAGES, Operation, Priority, TaskOptions
@@ -26,12 +26,21 @@ _MetadataKey = Annotated[str, Field(min_length=1, max_length=64)]
 _MetadataValue = Annotated[str, Field(max_length=512)]
 
 
-class TaskInput(BaseModel):
-    """One picture: exactly one of ``url``, ``s3`` and ``base64``."""
+#: The fields of an input, of which one is given; in JSON Schema's words.
+_ONE_SOURCE: list[JsonValue] = [
+    {"required": [name], "properties": {name: {"type": "string"}}} for name in ("url", "s3", "upload", "base64")
+]
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class TaskInput(BaseModel):
+    """One picture: exactly one of ``url``, ``s3``, ``upload`` and ``base64``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"oneOf": _ONE_SOURCE})
     url: Annotated[str, Field(max_length=8192, pattern=r"^[^\s\x00-\x20\x7f]+$")] | None = None
     s3: Annotated[str, Field(max_length=1200)] | None = Field(None, examples=["s3://bucket/key"])
+    upload: Annotated[str, Field(pattern=r"^upl_[0-9a-f]{32}$")] | None = Field(
+        None, description="the id that POST /v1/uploads gave"
+    )
     base64: str | None = Field(None, description="the picture's bytes, standard alphabet with padding")
     media_type: Annotated[str, Field(pattern=r"^[\w.+-]{1,64}/[\w.+-]{1,64}$")] | None = Field(
         None, description="goes with base64; a hint, decoding tells", examples=["image/png"]
@@ -39,8 +48,8 @@ class TaskInput(BaseModel):
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        if sum(value is not None for value in (self.url, self.s3, self.base64)) != 1:
-            raise ValueError("give exactly one of url, s3 and base64")
+        if sum(value is not None for value in (self.url, self.s3, self.upload, self.base64)) != 1:
+            raise ValueError("give exactly one of url, s3, upload and base64")
         if self.media_type is not None and self.base64 is None:
             raise ValueError("media_type goes with base64 only")
         return self

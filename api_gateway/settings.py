@@ -19,6 +19,9 @@ class GatewaySettings(FleetSettings):
     max_body_bytes: int = Field(
         32 * 1024 * 1024, ge=1024, le=1024**3, description="longest request body, JSON or multipart"
     )
+    max_upload_bytes: int = Field(
+        1024**3, ge=1, le=5 * 1024**3, description="longest upload; S3 takes no more than 5 GiB in one piece"
+    )
     max_wait_s: float = Field(60.0, ge=0, le=600, description="longest that one request waits for a task's end")
     events_ping_s: float = Field(
         15.0, gt=0, le=600, description="how often an event stream without news is kept alive by a comment"

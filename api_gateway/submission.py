@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import redis.asyncio
 
-from api_gateway.blob_calls import Blob, BlobCalls
-from api_gateway.bodies import InlineFile
+from api_gateway.blob_calls import Blob, BlobCalls, BlobCopy
 from api_gateway.errors import Refused
 from api_gateway.planning import PlannedTask
 from api_gateway.records import Records
 from api_gateway.store_calls import store_call
+from api_gateway.uploads import UploadedInput, Uploads
 from contract import store
-from contract.blobs import input_key, task_prefixes
-from contract.errors import Gone, IdempotencyConflict, QueueFull, StoreFull, StoreUnavailable, TenantQueueFull, TooLarge
+from contract.blobs import input_key, task_prefixes, upload_key
+from contract.errors import (
+    Gone,
+    IdempotencyConflict,
+    InputUnavailable,
+    QueueFull,
+    StoreFull,
+    TenantQueueFull,
+    TooLarge,
+)
 from contract.record import TaskRecord
 from contract.redis_io import run_async
 from contract.task import ObjectInput, TaskSpec, TaskStatus, UrlInput, new_task_id
@@ -42,6 +49,7 @@ class Submitter:
     client: redis.asyncio.Redis
     records: Records
     blobs: BlobCalls
+    uploads: Uploads
     queue_max_waiting_parts: int
     queue_max_bytes: int
 
@@ -51,6 +59,7 @@ class Submitter:
         Raises:
             Refused: The idempotency key was used with another body.
             Gone: The idempotency key stands for a task that was purged.
+            InputUnavailable: Nothing was uploaded under an id.
             TooLarge: Its own bytes alone are over a limit of waiting ones.
             TenantQueueFull, QueueFull: Too many parts, or bytes of inputs, wait.
             StoreFull: Redis is out of memory; nothing was accepted.
@@ -59,29 +68,39 @@ class Submitter:
         """
         task_id = new_task_id()
         prefix, _ = task_prefixes(tenant.id, task_id)
-        spec, blobs = place_inputs(plan, tenant.id, task_id, self.blobs.store.bucket)
+        if any(not isinstance(item, UrlInput | ObjectInput) for item in plan.inputs):
+            # Nothing is stored for a queue that is away, or for a task that is there.
+            known = await self.records.by_idempotency_key(tenant.id, idempotency_key)
+            if known is not None:
+                return await self._known(*known, body_hash)
+        spec, blobs = await place_inputs(plan, tenant.id, task_id, self.blobs.store.bucket, self.uploads)
         submission = self._submission(
-            spec, plan, tenant, task_id=task_id, size_bytes=sum(len(blob.data) for blob in blobs)
+            spec, plan, tenant, task_id=task_id, size_bytes=sum(blob.size_bytes for blob in blobs)
         )
         if blobs:
-            await self.records.check()  # nothing is stored for a queue that is known to be away
             await self.blobs.put_all(prefix, blobs)
         submission = replace(submission, idempotency_key=idempotency_key, body_hash=body_hash)
         # Where the reply gets lost the script may have run: the inputs stay, as the task may need them.
         try:
             async with store_call():
-                outcome, known_id = await run_async(self.client, store.submit(submission))
+                outcome, known_id, created_ms = await run_async(self.client, store.submit_timed(submission))
         except StoreFull:
             await self.blobs.delete_leftovers(prefix)
             raise
-        if outcome == "created":
-            return Accepted(await self._read_back(task_id, tenant.id, spec), created=True)
+        if created_ms is not None:
+            return Accepted(_new_record(task_id, tenant.id, spec, created_ms), created=True)
         if blobs:
             await self.blobs.delete_leftovers(prefix)
         _raise_refusal(outcome)
-        record = await self.records.read(known_id)
+        return await self._known(known_id, body_hash, body_hash)
+
+    async def _known(self, task_id: str, known_hash: str, body_hash: str) -> Accepted:
+        """The task that the idempotency key stands for."""
+        if known_hash != body_hash:
+            _raise_refusal("conflict")
+        record = await self.records.read(task_id)
         if record is None:
-            raise Gone(f"the idempotency key stands for {known_id}, which was purged")
+            raise Gone(f"the idempotency key stands for {task_id}, which was purged")
         return Accepted(record, created=False)
 
     def _submission(
@@ -103,48 +122,63 @@ class Submitter:
             size_bytes=size_bytes,
             tenant_bytes_limit=tenant.max_waiting_bytes,
             queue_bytes_limit=self.queue_max_bytes,
-        )
-
-    async def _read_back(self, task_id: str, tenant: str, spec: TaskSpec) -> TaskRecord:
-        """The new task; where it can't be read any more, what was written: it has been accepted all the same."""
-        try:
-            record = await self.records.read(task_id)
-        except StoreUnavailable:
-            record = None
-        now_ms = time.time_ns() // 1_000_000
-        return record or TaskRecord(
-            id=task_id,
-            tenant=tenant,
-            status=TaskStatus.QUEUED,
-            spec=spec,
-            parts_total=0 if spec.is_planned else 1,
-            parts_done=0,
-            parts_failed=0,
-            attempts=0,
-            created_ms=now_ms,
-            deadline_ms=now_ms + 1000 * spec.deadline_s if spec.deadline_s else None,
-            started_ms=None,
-            ended_ms=None,
-            expires_ms=None,
-            error=None,
-            result=None,
-            planned=spec.is_planned,
-            stage="planning" if spec.is_planned else None,
+            tenant_tasks_limit=tenant.max_unended_tasks,
         )
 
 
-def place_inputs(plan: PlannedTask, tenant: str, task_id: str, bucket: str) -> tuple[TaskSpec, list[Blob]]:
-    """The spec with every input's address, and what has to be stored at those of ours."""
+async def place_inputs(
+    plan: PlannedTask, tenant: str, task_id: str, bucket: str, uploads: Uploads
+) -> tuple[TaskSpec, list[Blob | BlobCopy]]:
+    """The spec with every input's address, and what has to be stored at those of ours.
+
+    Raises:
+        Refused: Nothing was uploaded under an id.
+        BlobsUnavailable: S3 is away.
+    """
     inputs: list[UrlInput | ObjectInput] = []
-    blobs = []
+    blobs: list[Blob | BlobCopy] = []
     for index, item in enumerate(plan.inputs):
-        if isinstance(item, InlineFile):
-            key = input_key(tenant, task_id, index)
-            blobs.append(Blob(key, item.data, item.media_type))
-            inputs.append(ObjectInput(bucket=bucket, key=key))
-        else:
+        if isinstance(item, UrlInput | ObjectInput):
             inputs.append(item)
+            continue
+        key = input_key(tenant, task_id, index)
+        if isinstance(item, UploadedInput):
+            blobs.append(await _copy_of(item, uploads, tenant, key))
+        else:
+            blobs.append(Blob(key, item.data, item.media_type, item.size_bytes))
+        inputs.append(ObjectInput(bucket=bucket, key=key))
     return plan.spec.model_copy(update={"inputs": tuple(inputs)}), blobs
+
+
+async def _copy_of(item: UploadedInput, uploads: Uploads, tenant: str, key: str) -> BlobCopy:
+    """What binds an upload to a task: a copy, which nobody can write over."""
+    facts = await uploads.find(item.upload_id, tenant)
+    if facts is None:
+        raise Refused.at(item.pointer, InputUnavailable("nothing has been uploaded under this id"))
+    return BlobCopy(key, upload_key(tenant, item.upload_id), facts.size_bytes)
+
+
+def _new_record(task_id: str, tenant: str, spec: TaskSpec, created_ms: int) -> TaskRecord:
+    """The record as the script has just written it."""
+    return TaskRecord(
+        id=task_id,
+        tenant=tenant,
+        status=TaskStatus.QUEUED,
+        spec=spec,
+        parts_total=0 if spec.is_planned else 1,
+        parts_done=0,
+        parts_failed=0,
+        attempts=0,
+        created_ms=created_ms,
+        deadline_ms=created_ms + 1000 * spec.deadline_s if spec.deadline_s else None,
+        started_ms=None,
+        ended_ms=None,
+        expires_ms=None,
+        error=None,
+        result=None,
+        planned=spec.is_planned,
+        stage="planning" if spec.is_planned else None,
+    )
 
 
 def _raise_refusal(outcome: store.SubmitOutcome) -> None:

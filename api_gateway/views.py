@@ -6,8 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from api_gateway.dead_letters import DeadLetter
 from api_gateway.errors import Problem
-from api_gateway.moments import Moment as _Moment
-from api_gateway.moments import moment as _moment
+from api_gateway.moments import Moment, moment
 from api_gateway.records import QueueStats
 from contract.blobs import BlobStore
 from contract.catalogue import ModelCard, TaskKind
@@ -50,11 +49,11 @@ class TaskView(BaseModel):
     stage: Stage | None = Field(description="how far a task of many parts is; null for others, and once it has ended")
     run: int = Field(description="1, and one more for every retry")
     attempts: int = Field(description="how often its parts were claimed by a worker")
-    created_at: _Moment
-    started_at: _Moment | None
-    deadline_at: _Moment | None = Field(description="when the present run expires if it hasn't ended")
-    ended_at: _Moment | None
-    expires_at: _Moment | None = Field(description="when record, inputs and results are purged")
+    created_at: Moment
+    started_at: Moment | None
+    deadline_at: Moment | None = Field(description="when the present run expires if it hasn't ended")
+    ended_at: Moment | None
+    expires_at: Moment | None = Field(description="when record, inputs and results are purged")
     usage: Usage | None
     result: ResultView | None
     result_url: str | None
@@ -78,11 +77,11 @@ class TaskView(BaseModel):
             stage=record.stage,
             run=record.run,
             attempts=record.attempts,
-            created_at=_moment(record.created_ms),
-            started_at=_moment(record.started_ms) if record.started_ms else None,
-            deadline_at=_moment(record.deadline_ms) if record.deadline_ms else None,
-            ended_at=_moment(record.ended_ms) if record.ended_ms else None,
-            expires_at=_moment(record.expires_ms) if record.expires_ms else None,
+            created_at=moment(record.created_ms),
+            started_at=moment(record.started_ms) if record.started_ms else None,
+            deadline_at=moment(record.deadline_ms) if record.deadline_ms else None,
+            ended_at=moment(record.ended_ms) if record.ended_ms else None,
+            expires_at=moment(record.expires_ms) if record.expires_ms else None,
             usage=record.usage,
             result=result,
             result_url=f"{task_path(record.id)}/result" if result else None,
@@ -104,14 +103,14 @@ class AttemptView(BaseModel):
     part: int | JobName = Field(description="whose: a part's number, from 0, or what was done for the whole task")
     attempt: int = Field(description="which one of its run; one that didn't count has the number of the next")
     worker: str
-    started_at: _Moment
-    ended_at: _Moment
+    started_at: Moment
+    ended_at: Moment
     why: str = Field(description="what ended it: an error's code, or words")
 
     @classmethod
     def of(cls, end: AttemptEnd) -> AttemptView:
         """The caller's view of one line of the history."""
-        started, ended = _moment(end.started_ms), _moment(end.ended_ms)
+        started, ended = moment(end.started_ms), moment(end.ended_ms)
         return cls(
             part=end.part, attempt=end.attempt, worker=end.worker, started_at=started, ended_at=ended, why=end.why
         )

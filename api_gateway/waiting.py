@@ -16,6 +16,9 @@ from contract.record import TaskRecord
 #: A record is read again this often while somebody waits, as the news of its end may get lost. Seconds.
 _REREAD_S = 2.0
 
+#: Records that all who wait read again in a second, at most: with many of them each reads less often.
+_REREADS_PER_S = 500
+
 
 def preferred_wait_s(headers: Headers) -> float:
     """The seconds of ``Prefer: wait=N`` (RFC 7240); 0 where there is none. A malformed preference is ignored."""
@@ -44,5 +47,5 @@ async def wait_for_end(
             if record.status.ended or left_s <= 0 or endings.stopping or await request.is_disconnected():
                 return record
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), min(left_s, _REREAD_S))
+                await asyncio.wait_for(event.wait(), min(left_s, max(_REREAD_S, endings.num_tasks / _REREADS_PER_S)))
             event.clear()

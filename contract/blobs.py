@@ -1,9 +1,9 @@
 """Bytes in S3: inputs that the gateway stored, and results.
 
-Keys: ``inputs/<tenant>/<task>/<n>``, ``results/<tenant>/<task>/attempt-<n>/<part>.json``, and of a planned task as a
-whole ``results/<tenant>/<task>/assembly-<n>/document.*``. A result is committed by
-the record that points to it, so a late attempt's object is never read.
-Kept answers lie at ``cache/<tenant>/<question>/answer.json``.
+Keys: ``inputs/<tenant>/<task>/<n>``, ``results/<tenant>/<task>/attempt-<n>/<part>.json``, of a planned task as a whole
+``results/<tenant>/<task>/assembly-<n>/document.*``, uploads that wait for a task as ``incoming/<tenant>/<upload>/0``,
+kept answers as ``cache/<tenant>/<question>/answer.json``. A result is committed by the record that points to it, so a
+late attempt's object is never read.
 """
 
 from __future__ import annotations
@@ -33,6 +33,15 @@ _ABSENT = {"NoSuchKey", "NoSuchBucket", "404", "AccessDenied", "403"}
 def input_key(tenant: str, task_id: str, index: int) -> str:
     """Where the gateway stores the n-th inline picture of a task."""
     return f"inputs/{tenant}/{task_id}/{index}"
+
+
+#: How long an upload is kept for a task to name it, in seconds.
+UPLOAD_KEPT_S = 86_400
+
+
+def upload_key(tenant: str, upload_id: str) -> str:
+    """Where an upload lies. No tenant's ``s3_prefixes`` should lead here: ids are the way to name it."""
+    return f"incoming/{tenant}/{upload_id}/0"
 
 
 def result_key(tenant: str, task_id: str, part: int, claim: int) -> str:
@@ -83,6 +92,22 @@ class StoredObject:
     etag: str
 
 
+@dataclass(frozen=True)
+class ObjectFacts:
+    """What S3 tells of an object without its bytes."""
+
+    size_bytes: int
+    media_type: str
+
+
+@dataclass(frozen=True)
+class PresignedForm:
+    """A POST that stores one object without credentials: the fields come before the part ``file``."""
+
+    url: str
+    fields: dict[str, str]
+
+
 class BlobStore:
     """One bucket. Thread-safe: boto3 clients are.
 
@@ -108,8 +133,8 @@ class BlobStore:
             ),
         )
 
-    def put(self, key: str, data: bytes, content_type: str) -> None:
-        """Store ``data``."""
+    def put(self, key: str, data: bytes | BinaryIO, content_type: str) -> None:
+        """Store bytes, or a file from where it stands; a file is read in pieces."""
         with self._errors():
             self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
 
@@ -123,6 +148,35 @@ class BlobStore:
         with self._errors():
             return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
+    def facts(self, key: str) -> ObjectFacts:
+        """What S3 tells of an object of our own bucket."""
+        with self._errors():
+            reply = self._client.head_object(Bucket=self.bucket, Key=key)
+        return ObjectFacts(reply["ContentLength"], reply.get("ContentType", "application/octet-stream"))
+
+    def copy(self, source_key: str, key: str) -> None:
+        """Copy an object of our own bucket inside S3."""
+        with self._errors():
+            self._client.copy_object(Bucket=self.bucket, Key=key, CopySource={"Bucket": self.bucket, "Key": source_key})
+
+    def presigned_put(self, key: str, size_bytes: int, content_type: str, *, expires_s: int) -> str:
+        """A URL that stores exactly ``size_bytes`` of ``content_type`` by PUT: both headers are signed."""
+        params = {"Bucket": self.bucket, "Key": key, "ContentLength": size_bytes, "ContentType": content_type}
+        with self._errors():
+            return self._client.generate_presigned_url("put_object", Params=params, ExpiresIn=expires_s)
+
+    def presigned_post(self, key: str, max_bytes: int, content_type: str, *, expires_s: int) -> PresignedForm:
+        """A form that stores 1 to ``max_bytes`` of ``content_type`` by POST."""
+        with self._errors():
+            form = self._client.generate_presigned_post(
+                self.bucket,
+                key,
+                Fields={"Content-Type": content_type},
+                Conditions=[["content-length-range", 1, max_bytes], {"Content-Type": content_type}],
+                ExpiresIn=expires_s,
+            )
+        return PresignedForm(form["url"], form["fields"])
+
     def presigned_get(self, bucket: str, key: str, *, expires_s: int = 300, content_type: str | None = None) -> str:
         """A URL that reads one object, without credentials, for ``expires_s`` seconds."""
         params = {"Bucket": bucket, "Key": key}
@@ -135,7 +189,7 @@ class BlobStore:
         """What ``inputs`` or ``results`` hold, task by task, as the keys' order gives them.
 
         Args:
-            room: "inputs" or "results"; or "cache", where the digests of questions stand for the tasks' ids.
+            room: "inputs", "results", "incoming" (uploads instead of tasks) or "cache" (digests of questions).
         """
         with self._errors():
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{room}/")

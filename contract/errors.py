@@ -5,6 +5,7 @@
     │   ├── InvalidRequest          invalid_request
     │   ├── MalformedRequest        malformed_request
     │   ├── Unauthenticated         unauthenticated
+    │   ├── Forbidden               forbidden               the key or its tenant may not do this
     │   ├── NotFound                not_found
     │   ├── Gone                    gone
     │   ├── NotReady                result_not_ready
@@ -30,6 +31,7 @@
     │   ├── ContextTooLong          context_too_long
     │   └── RejectedByEngine        rejected_by_engine
     └── ServiceError                                        yes: ours, another attempt may succeed
+        ├── RateLimited             rate_limited
         ├── TenantQueueFull         tenant_queue_full
         ├── QueueFull               queue_full
         ├── StoreUnavailable        store_unavailable       Redis
@@ -106,6 +108,13 @@ class Unauthenticated(CallerError):
 
     code = "unauthenticated"
     title = "Authentication failed"
+
+
+class Forbidden(CallerError):
+    """The key, or its tenant, may not do this."""
+
+    code = "forbidden"
+    title = "Not permitted"
 
 
 class NotFound(CallerError):
@@ -282,8 +291,15 @@ class ServiceError(FleetError):
     retryable = True
 
 
+class RateLimited(ServiceError):
+    """The tenant sent more requests in this second than it may."""
+
+    code = "rate_limited"
+    title = "Too many requests"
+
+
 class TenantQueueFull(ServiceError):
-    """The tenant has as many waiting parts, or bytes of inputs, as it may."""
+    """The tenant has as many un-ended tasks, waiting parts, or bytes of inputs, as it may."""
 
     code = "tenant_queue_full"
     title = "Too many queued tasks"

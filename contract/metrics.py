@@ -25,6 +25,12 @@ class GatewayMetrics:
             "ovis_tasks_accepted", "Tasks that were answered with 202", ["model", "kind"], registry=registry
         )
         self.event_streams = Gauge("ovis_gateway_event_streams", "Event streams that are open", registry=registry)
+        self.tenants_file_ok = Gauge(
+            "ovis_gateway_tenants_file_ok", "1 while the tenants file as it is now is in use", registry=registry
+        )
+        self.tenants_reloads = Counter(
+            "ovis_gateway_tenants_reloads", "Changes of the tenants file", ["outcome"], registry=registry
+        )
 
 
 class WorkerMetrics:

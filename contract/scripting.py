@@ -24,6 +24,8 @@ REAP_S = 1.0
 MAX_ATTEMPTS = 3
 #: How long a worker sees to suspects without a heartbeat.
 QUARANTINE_MS = 6_000
+#: How long a day's usage of a tenant is kept.
+USAGE_S = 100 * 86_400
 #: Second attempts that share an engine; a third attempt runs alone.
 MAX_SECOND_ATTEMPTS = 4
 #: Events kept per task for those who follow it, token deltas included; the oldest go first.
@@ -84,6 +86,7 @@ def load_script(name: str) -> Script:
         f"{flags}local LEASE_MS = {LEASE_MS}\nlocal QUARANTINE_MS = {QUARANTINE_MS}\n"
         f"local MAX_ATTEMPTS = {MAX_ATTEMPTS}\nlocal MAX_SECOND_ATTEMPTS = {MAX_SECOND_ATTEMPTS}\n"
         f"local MAX_EVENTS = {MAX_EVENTS}\n"
+        f"local USAGE_S = {USAGE_S}\n"
         f"local DEADLINE_ERROR = {_lua_text(late.info().model_dump_json())}\n"
         f"local WAKEUP_MESSAGE = {_lua_text(WAKEUP_MESSAGE)}\n"
         f"local EXHAUSTED_ERROR = {_lua_text(exhausted.info().model_dump_json())}\n"

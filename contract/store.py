@@ -9,7 +9,7 @@ key                             type    holds
 ovis:task:<id>                  hash    the record: tenant, queue, status, created_ms, spec (JSON), weight, band,
                                         retention_s, run, attempts, parts_total/done/failed/canceled, started_ms,
                                         ended_ms, expires_ms, stop ("cancel" | "deadline"), deadline_s, deadline_ms,
-                                        bytes, error, part_error, webhook (JSON), hooks (events and
+                                        retry_key, bytes, error, part_error, webhook (JSON), hooks (events and
                                         deliveries that haven't ended); and per part n: pn:state, pn:attempts,
                                         pn:claims, pn:token, pn:cost, pn:result, pn:error, pn:history (a JSON
                                         line per ended attempt). Of a planned task also: planned, stage ("planning" |
@@ -42,7 +42,10 @@ ovis:reaper:last                string  when leases were last looked at
 ovis:retention                  zset    ended tasks by the time at which they are purged
 ovis:deadlines                  zset    tasks with a deadline by the time of it
 ovis:dead:<tenant>              zset    dead letters: tasks whose attempts are exhausted, by the time of their end
-ovis:load                       hash    "t:<tenant>" and "q:<queue>" -> bytes of the inputs of un-ended tasks
+ovis:load                       hash    "t:<tenant>" and "q:<queue>" -> bytes of the inputs of un-ended tasks;
+                                        "n:<tenant>" -> how many there are
+ovis:usage:<tenant>:<day>       hash    what was used on a day (days since 1970, UTC): tasks_<status>, tokens, ...
+ovis:rate...                    string  requests of a tenant in this second
 ovis:rows:<queue>:<host>        string  rows an engine may run there, lowered after it ran out of memory; an hour
 ovis:cache:<tenant>:<question>  string  when the answer in S3 was kept; lives as long as the answer may be given
 ovis:swept                      string  stands while the last sweep for orphans is recent
@@ -83,6 +86,8 @@ from contract.units import Unit
 
 #: Where no limit of bytes is named.
 UNLIMITED_BYTES = 1 << 50
+#: Where no limit of tasks is named.
+UNLIMITED_TASKS = 1 << 50
 #: How long an idempotency key is remembered.
 IDEMPOTENCY_S = 86_400
 #: How long a purged id answers 410 instead of 404.
@@ -92,6 +97,7 @@ ENDED_CHANNEL = "ovis:ended"
 STOP_CHANNEL = "ovis:stop"
 QUEUES_KEY = "ovis:queues"
 RETENTION_KEY = "ovis:retention"
+LOAD_KEY = "ovis:load"
 REAPER_KEY = "ovis:reaper:last"
 
 SubmitOutcome = Literal["created", "exists", "conflict", "tenant_full", "queue_full"]
@@ -110,6 +116,11 @@ def task_key(task_id: str) -> str:
 def purged_key(task_id: str) -> str:
     """Key that says whose a purged id was."""
     return f"ovis:purged:{task_id}"
+
+
+def idempotency_key(tenant: str, key: str) -> str:
+    """Key that says which task an idempotency key stands for."""
+    return f"ovis:idem:{tenant}:{key}"
 
 
 def rows_key(queue: str, host: str) -> str:
@@ -132,6 +143,16 @@ def index_key(tenant: str) -> str:
     return f"ovis:index:{tenant}"
 
 
+def usage_key(tenant: str, day: int) -> str:
+    """Key of what a tenant used on a day, counted from 1970-01-01 in UTC."""
+    return f"ovis:usage:{tenant}:{day}"
+
+
+def queue_key(queue: str, suffix: str) -> str:
+    """Key of a part of a queue; see the table."""
+    return f"ovis:q:{queue}:{suffix}"
+
+
 def queue_stats_key(queue: str) -> str:
     """Key of a queue's counters."""
     return f"ovis:q:{queue}:stats"
@@ -147,6 +168,7 @@ class Submission:
         tenant_limit, queue_limit: Most waiting parts of the tenant in the queue, and of the queue.
         size_bytes: Bytes of the inputs that we store.
         tenant_bytes_limit, queue_bytes_limit: Most such bytes of un-ended tasks, per tenant and per queue.
+        tenant_tasks_limit: Most un-ended tasks of the tenant.
     """
 
     task_id: str
@@ -163,12 +185,23 @@ class Submission:
     size_bytes: int = 0
     tenant_bytes_limit: int = UNLIMITED_BYTES
     queue_bytes_limit: int = UNLIMITED_BYTES
+    tenant_tasks_limit: int = UNLIMITED_TASKS
 
 
 def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
     """Write record, idempotency key, index, queue entries and wake-ups; reply outcome and the task's id."""
+    return Command(load_script("submit"), _submit_args(submission), lambda reply: (reply[0], reply[1]))
+
+
+def submit_timed(submission: Submission) -> Command[tuple[SubmitOutcome, str, int | None]]:
+    """``submit``; the reply also has a new task's ``created_ms``, so that its record need not be read back."""
+    parse = lambda reply: (reply[0], reply[1], int(reply[2]) if len(reply) > 2 else None)  # noqa: E731
+    return Command(load_script("submit"), _submit_args(submission), parse)
+
+
+def _submit_args(submission: Submission) -> tuple[str | int | float, ...]:
     s = submission
-    args = (
+    return (
         s.task_id,
         s.tenant,
         s.spec.model,
@@ -189,8 +222,8 @@ def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
         s.queue_bytes_limit,
         "" if s.spec.deadline_s is None else s.spec.deadline_s,
         s.spec.options.on_page_failure if s.spec.is_planned else "",
+        s.tenant_tasks_limit,
     )
-    return Command(load_script("submit"), args, lambda reply: (reply[0], reply[1]))
 
 
 def claim(queue: str, *, token: str, worker: str) -> Command[Attempt | None]:
@@ -286,9 +319,9 @@ def expire_deadlines(limit: int = 100) -> Command[int]:
     return Command(load_script("expire_deadlines"), (limit,), int)
 
 
-def retry(task_id: str, tenant: str) -> Command[str]:
-    """Run the failed parts of a task again; reply "queued", "missing", "gone", or the status that forbids it."""
-    return Command(load_script("retry"), (task_id, tenant), str)
+def retry(task_id: str, tenant: str, idempotency_key: str = "") -> Command[str]:
+    """Run the failed parts of a task again; reply "queued", "retried" (by this key), "missing", "gone", or a status."""
+    return Command(load_script("retry"), (task_id, tenant, idempotency_key), str)
 
 
 def end_retention(task_id: str, tenant: str) -> Command[str]:

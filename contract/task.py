@@ -98,6 +98,12 @@ class TaskSpec(BaseModel):
     retention_s: int = 86400
     deadline_s: int | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    traceparent: str | None = Field(None, description="W3C trace context of the request that submitted the task")
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that the task belongs to; None for a task that no request submitted."""
+        return self.traceparent.split("-")[1] if self.traceparent else None
 
     @property
     def is_planned(self) -> bool:
@@ -150,7 +156,11 @@ class Claim(BaseModel):
     @property
     def log_fields(self) -> dict[str, str | int]:
         """What is bound to every log line of the attempt."""
-        return {"task_id": self.task_id, "attempt": self.number}
+        return {"task_id": self.task_id, "attempt": self.number, **self._trace}
+
+    @property
+    def _trace(self) -> dict[str, str]:
+        return {} if self.spec.trace_id is None else {"trace_id": self.spec.trace_id}
 
 
 class Attempt(Claim):
@@ -162,7 +172,7 @@ class Attempt(Claim):
     @property
     def log_fields(self) -> dict[str, str | int]:
         """What is bound to every log line of the attempt."""
-        return {"task_id": self.task_id, "part": self.part, "attempt": self.number}
+        return {**super().log_fields, "part": self.part}
 
 
 class Job(Claim):
@@ -173,7 +183,7 @@ class Job(Claim):
     @property
     def log_fields(self) -> dict[str, str | int]:
         """What is bound to every log line of the attempt."""
-        return {"task_id": self.task_id, "part": self.name, "attempt": self.number}
+        return {**super().log_fields, "part": self.name}
 
 
 def new_task_id() -> str:

@@ -20,6 +20,7 @@ from ovis_fleet.dead_letters import dead_letters_app
 from ovis_fleet.demo import Demo, default_picture
 from ovis_fleet.display import models_table, print_lines, task_table, to_json
 from ovis_fleet.errors import ClientError, UnreachableError
+from ovis_fleet.keys import keys_app
 from ovis_fleet.ports import PortInUseError
 from ovis_fleet.readiness import PartError
 from ovis_fleet.records import Task
@@ -37,6 +38,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(keys_app, name="keys")
 
 ResultFormat = Literal["text", "markdown", "json"]
 

@@ -1,6 +1,7 @@
 """Objects that nothing leads to.
 
-Inputs whose gateway died before the record, results of tasks purged meanwhile, kept answers that have had their time.
+Inputs whose gateway died before the record, results of tasks purged meanwhile, kept answers and uploads that have had
+their time.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ from datetime import UTC, datetime, timedelta
 
 import redis
 
-from contract.blobs import BlobStore
+from contract.blobs import UPLOAD_KEPT_S, BlobStore
 from contract.logs import get_logger
 from contract.store import cached_key, task_key
 
 log = get_logger(__name__)
 
 
-def sweep_orphans(client: redis.Redis, blobs: BlobStore, *, min_age_s: float) -> int:
+def sweep_orphans(
+    client: redis.Redis, blobs: BlobStore, *, min_age_s: float, upload_age_s: float = UPLOAD_KEPT_S
+) -> int:
     """Delete stored tasks without a record, and kept answers without a pointer, whose newest object is at least
-    ``min_age_s`` old; reply how many.
+    ``min_age_s`` old, and uploads that are ``upload_age_s`` old; reply how many.
 
     The age keeps uploads that are under way: their record or pointer comes after them.
 
@@ -35,5 +38,16 @@ def sweep_orphans(client: redis.Redis, blobs: BlobStore, *, min_age_s: float) ->
                 continue
             blobs.delete_prefix(f"{room}/{stored.tenant}/{stored.task_id}/")
             log.info("orphan_swept", task_id=stored.task_id, room=room)
+            swept += 1
+    return swept + _sweep_uploads(blobs, upload_age_s)
+
+
+def _sweep_uploads(blobs: BlobStore, age_s: float) -> int:
+    """Delete uploads that came longer ago than they are kept; tasks that named one have a copy."""
+    swept = 0
+    for stored in blobs.list_tasks("incoming"):
+        if datetime.now(UTC) - stored.newest >= timedelta(seconds=age_s):
+            blobs.delete_prefix(f"incoming/{stored.tenant}/{stored.task_id}/")
+            log.info("upload_swept", upload_id=stored.task_id)
             swept += 1
     return swept

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from api_gateway.cursors import read_cursor, write_cursor
 from api_gateway.dead_letters import Mark
+from api_gateway.idempotency import idempotency_key
 from api_gateway.records import TASK_ID
 from api_gateway.routes.answers import pending_response
-from api_gateway.routes.documentation import problems
+from api_gateway.routes.documentation import IDEMPOTENCY_PARAMETER, problems
 from api_gateway.services import Caller, SharedServices
 from api_gateway.views import DeadLetterListView, DeadLetterView, TaskView
 
@@ -47,12 +48,15 @@ async def read_dead_letter(task_id: str, tenant: Caller, services: SharedService
     "/v1/dead-letters/{task_id}/replay",
     status_code=202,
     response_model=TaskView,
-    responses=problems(401, 404, 409, 410, 503),
+    responses=problems(401, 404, 409, 410, 422, 503),
+    openapi_extra={"parameters": [IDEMPOTENCY_PARAMETER]},
 )
-async def replay_dead_letter(task_id: str, tenant: Caller, services: SharedServices) -> Response:
-    """Queue a dead letter again, with all its attempts before it."""
-    await services.dead_letters.find(task_id, tenant.id)
-    return pending_response(await services.changes.retry(task_id, tenant.id), services)
+async def replay_dead_letter(request: Request, task_id: str, tenant: Caller, services: SharedServices) -> Response:
+    """Queue a dead letter again, with all its attempts before it. One `Idempotency-Key` makes one run."""
+    key = idempotency_key(request)
+    if not key or not await services.changes.was_retried(task_id, tenant.id, key):
+        await services.dead_letters.find(task_id, tenant.id)
+    return pending_response(await services.changes.retry(task_id, tenant.id, key), services)
 
 
 @router.delete("/v1/dead-letters/{task_id}", status_code=204, responses=problems(401, 404, 410, 503))

@@ -19,6 +19,6 @@ router = APIRouter(tags=["tasks"])
 )
 async def estimate_task(request: Request, tenant: Caller, services: SharedServices) -> Estimate:
     """Estimate a task: the same body as for handing it in. Inputs are looked at, nothing is run or kept."""
-    body = await read_body(request)
-    plan = await services.planner.plan(body, tenant)
-    return await services.estimator.estimate(plan, tenant)
+    async with read_body(request) as body:
+        plan = await services.planner.plan(body, tenant)
+        return await services.estimator.estimate(plan, tenant)

@@ -17,12 +17,13 @@ router = APIRouter(tags=["models"])
 
 
 @router.get("/v1/models", responses=problems(401))
-async def list_models(_tenant: Caller, services: SharedServices) -> ModelListView:
-    """List the catalogue with live numbers, or with nulls while the queue can't be reached."""
+async def list_models(tenant: Caller, services: SharedServices) -> ModelListView:
+    """List the models that the tenant may use with live numbers, or with nulls while the queue can't be reached."""
+    cards = [card for card in CATALOGUE.values() if tenant.may_use(card.name)]
     stats: Sequence[QueueStats | None]
     try:
-        stats = await services.records.queue_stats(list(CATALOGUE))
+        stats = await services.records.queue_stats([card.name for card in cards])
     except StoreUnavailable:
-        stats = [None] * len(CATALOGUE)
-    pairs = zip(CATALOGUE.values(), stats, strict=True)
+        stats = [None] * len(cards)
+    pairs = zip(cards, stats, strict=True)
     return ModelListView(data=[ModelView.of(card, numbers) for card, numbers in pairs])

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from api_gateway.bodies import read_body
-from api_gateway.errors import Refused
+from api_gateway.idempotency import idempotency_key
 from api_gateway.routes.answers import pending_response, task_response
-from api_gateway.routes.documentation import problems, task_body
-from api_gateway.services import Caller, Services, SharedServices
+from api_gateway.routes.documentation import IDEMPOTENCY_PARAMETER, problems, task_body
+from api_gateway.services import Caller, Services, SharedServices, caller_of, services_of
 from api_gateway.views import TaskView, task_path
 from api_gateway.waiting import preferred_wait_s, wait_for_end
-from contract.errors import InvalidRequest
 from contract.record import TaskRecord
 from contract.task import TaskStatus
 
 router = APIRouter(tags=["tasks"])
-
-#: Visible ASCII, as the key becomes part of a Redis key.
-_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 
 
 @router.post(
@@ -36,18 +31,20 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
         **task_body(),
         "parameters": [
             {"name": "Prefer", "in": "header", "schema": {"type": "string"}, "example": "wait=30"},
-            {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 255}},
+            IDEMPOTENCY_PARAMETER,
         ],
     },
 )
-async def submit_task(request: Request, tenant: Caller, services: SharedServices) -> Response:
+async def submit_task(request: Request) -> Response:
     """Hand in a task. 202 means that it is durable and will end."""
-    key = _idempotency_key(request)
-    body = await read_body(request)
-    plan = await services.planner.plan(body, tenant)
-    if plan.webhook is not None:
-        services.webhooks.check_on("/webhook")
-    accepted = await services.submitter.submit(plan, tenant, key, body.hash() if key else "-")
+    # The busiest route does without FastAPI's dependencies, which take as long as the rest of it.
+    services, tenant = services_of(request), await caller_of(request)
+    key = idempotency_key(request)
+    async with read_body(request) as body:
+        plan = (await services.planner.plan(body, tenant)).traced(request.state.trace)
+        if plan.webhook is not None:
+            services.webhooks.check_on("/webhook")
+        accepted = await services.submitter.submit(plan, tenant, key, body.hash() if key else "-")
     if accepted.created:
         services.metrics.tasks_accepted.labels(plan.spec.model, plan.spec.kind).inc()
     record = accepted.record
@@ -99,11 +96,16 @@ async def cancel_task(task_id: str, tenant: Caller, services: SharedServices) ->
     "/v1/tasks/{task_id}/retry",
     status_code=202,
     response_model=TaskView,
-    responses=problems(401, 404, 409, 410, 503),
+    responses=problems(401, 404, 409, 410, 422, 503),
+    openapi_extra={"parameters": [IDEMPOTENCY_PARAMETER]},
 )
-async def retry_task(task_id: str, tenant: Caller, services: SharedServices) -> Response:
-    """Queue a failed task again, or the failed parts of one: a new run, with all attempts and the whole deadline."""
-    return pending_response(await services.changes.retry(task_id, tenant.id), services)
+async def retry_task(request: Request, task_id: str, tenant: Caller, services: SharedServices) -> Response:
+    """Queue a failed task again, or the failed parts of one: a new run, with all attempts and the whole deadline.
+
+    With an `Idempotency-Key` it may be repeated: one key makes one run.
+    """
+    key = idempotency_key(request)
+    return pending_response(await services.changes.retry(task_id, tenant.id, key), services)
 
 
 @router.delete("/v1/tasks/{task_id}", status_code=204, responses=problems(401, 404, 409, 410, 503))
@@ -111,13 +113,6 @@ async def delete_task(task_id: str, tenant: Caller, services: SharedServices) ->
     """Purge an ended task: record, inputs and results. From then on its id is 410."""
     await services.changes.delete(task_id, tenant.id)
     return Response(status_code=204)
-
-
-def _idempotency_key(request: Request) -> str:
-    key = request.headers.get("idempotency-key", "").strip()
-    if "idempotency-key" in request.headers and not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise Refused.parameter("Idempotency-Key", InvalidRequest("the key has 1 to 255 visible ASCII characters"))
-    return key
 
 
 async def _wait(record: TaskRecord, wait_s: float, services: Services, request: Request) -> TaskRecord:

@@ -30,6 +30,9 @@ charge(a.queue, a.tenant, tonumber(ARGV[7]) - a.cost, a.weight)
 if ARGV[5] ~= '' then
   call('HSET', key, p .. ':result', ARGV[5])
   if tonumber(part) and call('HEXISTS', key, 'planned') == 1 then add_usage(key, ARGV[5], 1) end
+  for name, amount in pairs(cjson.decode(ARGV[5]).usage or {}) do
+    if tonumber(amount) and amount ~= 0 then count_use(a.tenant, name, amount) end
+  end
 end
 end_part(id, part, outcome, ARGV[6])
 wake(a.queue, 1)

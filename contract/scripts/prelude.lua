@@ -147,14 +147,22 @@ end
 
 local ENDED = { succeeded = true, failed = true, canceled = true, expired = true }
 
--- Bytes that the inputs of un-ended tasks hold, per tenant and per queue.
+-- Un-ended tasks of the tenant, and bytes that their inputs hold, per tenant and per queue.
 local function add_load(key, sign)
   local f = call('HMGET', key, 'bytes', 'tenant', 'queue')
+  call('HINCRBY', 'ovis:load', 'n:' .. f[2], sign)
   local bytes = sign * tonumber(f[1] or '0')
   if bytes ~= 0 then
     call('HINCRBY', 'ovis:load', 't:' .. f[2], int(bytes))
     call('HINCRBY', 'ovis:load', 'q:' .. f[3], int(bytes))
   end
+end
+
+-- Count what a tenant used on this day (UTC).
+local function count_use(tenant, name, amount)
+  local key = 'ovis:usage:' .. tenant .. ':' .. int(math.floor(now_ms() / 86400000))
+  call('HINCRBYFLOAT', key, name, amount)
+  if call('TTL', key) < 0 then call('EXPIRE', key, USAGE_S) end
 end
 
 -- Each run of a task has the same time until its deadline.
@@ -175,6 +183,7 @@ local function end_task(id, status, error)
   call('ZADD', 'ovis:retention', int(expires), id)
   call('ZREM', 'ovis:deadlines', id)
   add_load(key, -1)
+  count_use(call('HGET', key, 'tenant'), 'tasks_' .. status, 1)
   if error == EXHAUSTED_ERROR then call('ZADD', 'ovis:dead:' .. call('HGET', key, 'tenant'), int(now), id) end
   owe(id, 'task.' .. status)
   tell(id, { kind = 'status', status = status })

@@ -1,12 +1,14 @@
 -- Run a task again: its failed and canceled parts, with all their attempts before them. A new run.
 -- It takes a failed task, and a planned one that succeeded although some of its parts failed.
--- ARGV: task, tenant
--- Reply: 'missing' | 'queued' | the status that can't be retried | 'gone' (its retention is over: it is being purged)
+-- ARGV: task, tenant, idempotency key or ''
+-- Reply: 'missing' | 'retried' (under this key, already) | 'queued' | the status that can't be retried |
+--        'gone' (its retention is over: it is being purged)
 local id, tenant = ARGV[1], ARGV[2]
 local key = task_key(id)
 local f = call('HMGET', key, 'tenant', 'status', 'queue', 'parts_total', 'deadline_s', 'expires_ms', 'planned',
   'parts_failed', 'summary_part')
 if f[1] ~= tenant then return 'missing' end
+if ARGV[3] ~= '' and call('HGET', key, 'retry_key') == ARGV[3] then return 'retried' end
 local incomplete = f[2] == 'succeeded' and f[7] and tonumber(f[8]) > 0
 if f[2] ~= 'failed' and not incomplete then return f[2] end
 local now = now_ms()
@@ -14,6 +16,7 @@ if tonumber(f[6]) <= now then return 'gone' end
 call('HSET', key, 'parts_failed', 0, 'parts_canceled', 0)
 call('HINCRBY', key, 'run', 1)
 set_status(id, 'queued')
+if ARGV[3] ~= '' then call('HSET', key, 'retry_key', ARGV[3]) end
 call('HDEL', key, 'error', 'part_error', 'stop', 'started_ms', 'ended_ms', 'expires_ms', 'passemble:result')
 call('ZREM', 'ovis:retention', id)
 call('ZREM', 'ovis:dead:' .. tenant, id)

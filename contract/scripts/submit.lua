@@ -1,11 +1,13 @@
 -- ARGV: id, tenant, queue, cost, weight, band, retention_s, spec, idempotency key or '', body hash,
 --       idempotency ttl s, most waiting parts of the tenant, of the queue, webhook or '', number of parts,
 --       bytes of the inputs, most bytes of the tenant, of the queue, deadline s or '',
---       what becomes of a planned task with failed pages ('succeed'|'fail'), or '' for a task that needs no plan
--- Reply: {'created'|'exists'|'conflict'|'tenant_full'|'queue_full', id}
+--       what becomes of a planned task with failed pages ('succeed'|'fail'), or '' for a task that needs no plan,
+--       most un-ended tasks of the tenant
+-- Reply: {'created'|'exists'|'conflict'|'tenant_full'|'queue_full', id, for 'created' the task's created_ms}
 local id, tenant, queue = ARGV[1], ARGV[2], ARGV[3]
 local key = task_key(id)
-if call('EXISTS', key) == 1 then return { 'created', id } end -- our own retry after a lost reply
+local made = call('HGET', key, 'created_ms')
+if made then return { 'created', id, made } end -- our own retry after a lost reply
 
 local idem_key
 if ARGV[9] ~= '' then
@@ -26,6 +28,7 @@ local function refusal(where, more)
 end
 local full = refusal(queue, math.max(1, parts)) or (planned and refusal(IO_QUEUE, 1))
 if full then return { full, id } end
+if number('ovis:load', 'n:' .. tenant) + 1 > tonumber(ARGV[21]) then return { 'tenant_full', id } end
 local bytes = tonumber(ARGV[16])
 if number('ovis:load', 't:' .. tenant) + bytes > tonumber(ARGV[17]) then return { 'tenant_full', id } end
 if number('ovis:load', 'q:' .. queue) + bytes > tonumber(ARGV[18]) then return { 'queue_full', id } end
@@ -43,6 +46,7 @@ end
 if ARGV[14] ~= '' then call('HSET', key, 'webhook', ARGV[14]) end
 if idem_key then call('SET', idem_key, id .. ' ' .. ARGV[10], 'EX', ARGV[11]) end
 call('ZADD', 'ovis:index:' .. tenant, 0, id)
+count_use(tenant, 'tasks_submitted', 1)
 for part = 0, parts - 1 do
   local p = 'p' .. part
   call('HSET', key, p .. ':state', 'waiting', p .. ':attempts', 0, p .. ':cost', ARGV[4])
@@ -55,4 +59,4 @@ if planned then
   plant_part(id, 'plan', 1)
   wake(IO_QUEUE, 1)
 end
-return { 'created', id }
+return { 'created', id, int(now) }

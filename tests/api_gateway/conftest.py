@@ -34,26 +34,37 @@ PNG = bytes.fromhex(
     "0000000c49444154789c63f8ffff3f0005fe02fe0def46b80000000049454e44ae426082"
 )
 
-KEYS = {name: f"sk-{name}-0123456789" for name in ("acme", "other", "small", "light")}
+#: Every tenant, and what it has beside the usual.
+TENANTS: dict[str, dict[str, Any]] = {
+    "acme": {},
+    "other": {},
+    "small": {"max_waiting_parts": 1},
+    "light": {"max_waiting_bytes": 1000},
+    "hasty": {"requests_per_s": 5},
+    "few": {"max_unended_tasks": 2},
+    "narrow": {"models": ["ovis2-reader"]},
+    "reader": {"scopes": ["read"]},
+    "operator": {"scopes": ["read", "write", "admin"]},
+}
+
+KEYS = {name: f"sk-{name}-0123456789" for name in TENANTS}
 
 #: Text longer than this sits in the blob store alone, as a worker decides it.
 INLINE_BYTES = 64
 
 
 def write_tenants(path: Path) -> Path:
-    """A tenants file; ``small`` may have one waiting part, ``light`` a thousand bytes of inputs."""
-    tenants = [
-        {
-            "id": name,
-            "key_sha256": [hashlib.sha256(key.encode()).hexdigest()],
-            "max_waiting_parts": 1 if name == "small" else 10_000,
-            "max_waiting_bytes": 1000 if name == "light" else 10**9,
-            "s3_prefixes": ["s3://ovis/uploads/"],
-        }
-        for name, key in KEYS.items()
-    ]
-    path.write_text(json.dumps({"tenants": tenants}))
+    """A tenants file with all of ``TENANTS``."""
+    path.write_text(json.dumps({"tenants": [tenant_entry(name) for name in TENANTS]}))
     return path
+
+
+def tenant_entry(name: str, key: str | None = None) -> dict[str, Any]:
+    """One tenant of the file, by default with its key of ``KEYS``."""
+    entry = {"id": name, "max_waiting_bytes": 10**9, "s3_prefixes": ["s3://ovis/uploads/"], **TENANTS.get(name, {})}
+    sha256 = hashlib.sha256((key or KEYS[name]).encode()).hexdigest()
+    entry["keys"] = [{"id": f"key_{name}", "sha256": sha256, "scopes": entry.pop("scopes", ["read", "write"])}]
+    return entry
 
 
 @dataclass

@@ -15,7 +15,7 @@ def test_every_error_code_is_mapped_and_no_other() -> None:
 
 def test_callers_mistakes_are_4xx_and_never_retryable() -> None:
     for code, error in all_errors().items():
-        expected = HTTP_STATUS[code] < 500 and code != "tenant_queue_full"
+        expected = HTTP_STATUS[code] < 500 and HTTP_STATUS[code] != 429
         assert expected is not error.retryable, code
 
 

@@ -79,14 +79,29 @@ def test_keys_of_two_tenants_are_apart(fleet: Fleet, text_task: dict[str, Any]) 
     assert first.json()["id"] != second.json()["id"]
 
 
-def test_twenty_at_once_make_one_task_and_one_picture(fleet: Fleet, api: httpx.Client) -> None:
-    with ThreadPoolExecutor(20) as threads:
-        responses = list(threads.map(lambda _: post_form(api, "order-42"), range(20)))
+def test_a_hundred_at_once_make_one_task_and_one_picture(fleet: Fleet, api: httpx.Client) -> None:
+    with ThreadPoolExecutor(100) as threads:
+        responses = list(threads.map(lambda _: post_form(api, "order-42"), range(100)))
 
     assert {response.status_code for response in responses} == {202}
     assert len({response.json()["id"] for response in responses}) == 1
     assert len(fleet.task_ids()) == 1
     assert fleet.keys() == [f"inputs/acme/{responses[0].json()['id']}/0"]
+
+
+def test_a_hundred_at_once_with_two_bodies_make_one_task(
+    fleet: Fleet, api: httpx.Client, text_task: dict[str, Any]
+) -> None:
+    def post(number: int) -> httpx.Response:
+        body = {**text_task, "prompt": f"Say {number % 2}."}
+        return api.post("/v1/tasks", json=body, headers={"Idempotency-Key": "order-42"})
+
+    with ThreadPoolExecutor(100) as threads:
+        responses = list(threads.map(post, range(100)))
+
+    assert sorted(response.status_code for response in responses) == [202] * 50 + [422] * 50
+    assert len({response.json()["id"] for response in responses if response.status_code == 202}) == 1
+    assert len(fleet.task_ids()) == 1
 
 
 def test_key_of_a_purged_task_is_gone(fleet: Fleet, api: httpx.Client, text_task: dict[str, Any]) -> None:

@@ -97,6 +97,8 @@ def test_redis_killed_gives_503_until_it_is_back(shaken: Fleet, text_task: dict[
         ("DELETE", f"/v1/dead-letters/{kept['id']}"),
     ):
         assert_503_quickly(api.request(method, path), "store_unavailable")
+    # Without a limit of requests the list of models would be 200: what can't be counted isn't let through.
+    assert_503_quickly(shaken.caller("hasty").get("/v1/models"), "store_unavailable")
     ready = api.get("/readyz")
     assert_503_quickly(ready, "store_unavailable")
     assert "redis" in ready.json()["detail"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -40,6 +41,34 @@ def test_failed_task_runs_again_as_a_new_run(fleet: Fleet, api: httpx.Client, te
     fleet.succeed(fleet.claim())
     ended = api.get(f"/v1/tasks/{task_id}").json()
     assert (ended["status"], ended["run"], ended["attempts"]) == ("succeeded", 2, 2)
+
+
+def test_one_key_makes_one_retry(fleet: Fleet, api: httpx.Client, text_task: dict[str, Any]) -> None:
+    task_id = submit(api, text_task)
+    fail(fleet)
+    path = f"/v1/tasks/{task_id}/retry"
+    with ThreadPoolExecutor(20) as threads:
+        answers = list(threads.map(lambda _: api.post(path, headers={"Idempotency-Key": "again-1"}), range(20)))
+
+    assert {(answer.status_code, answer.json()["run"]) for answer in answers} == {(202, 2)}
+    assert fleet.redis.hget(store.queue_stats_key("ovis2-reader"), "waiting") == "1"
+    fail(fleet)
+    repeated = api.post(path, headers={"Idempotency-Key": "again-1"}).json()
+    assert (repeated["run"], repeated["status"]) == (2, "failed"), "the same answer, not a third run"
+    assert api.post(path, headers={"Idempotency-Key": "again-2"}).json()["run"] == 3
+    assert api.post(path, headers={"Idempotency-Key": "again-3"}).status_code == 409
+    assert api.post(path, headers={"Idempotency-Key": "no space"}).status_code == 422
+
+
+def test_one_key_makes_one_replay(fleet: Fleet, api: httpx.Client, text_task: dict[str, Any]) -> None:
+    task_id = submit(api, text_task)
+    fleet.exhaust()
+    path = f"/v1/dead-letters/{task_id}/replay"
+
+    answers = [api.post(path, headers={"Idempotency-Key": "again-1"}) for _ in range(3)]
+
+    assert [(answer.status_code, answer.json()["run"]) for answer in answers] == [(202, 2)] * 3
+    assert api.post(path).status_code == 404, "without the key it is a dead letter no more"
 
 
 def end_nothing(_fleet: Fleet, _api: httpx.Client, _task_id: str) -> None:

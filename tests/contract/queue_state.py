@@ -273,6 +273,7 @@ def _check_counts(state: QueueState) -> None:
     load: Counter[str] = Counter()
     for record in state.tasks.values():
         if not TaskStatus(record["status"]).ended:
+            load[f"n:{record['tenant']}"] += 1
             load[f"t:{record['tenant']}"] += int(record.get("bytes", 0))
             load[f"q:{record['queue']}"] += int(record.get("bytes", 0))
     assert +Counter({name: int(value) for name, value in state.keys.get("ovis:load", {}).items()}) == +load

@@ -50,7 +50,8 @@ def test_a_key_finds_its_tenant_and_only_its(tmp_path: Path) -> None:
     tenants = Tenants.load(path)
     found = tenants.by_key("sk-one")
     assert found is not None
-    assert (found.id, found.weight) == ("one", 2)
+    assert (found.tenant.id, found.tenant.weight) == ("one", 2)
+    assert (found.may("read"), found.may("write"), found.may("admin")) == (True, True, False)
     assert tenants.by_key("sk-two") is None
 
 

@@ -1,0 +1,145 @@
+"""``python -m tests.bench waiting``: ten thousand open long polls on one gateway while a hundred tasks end.
+
+Prints the gateway's memory and the time from a task's commit to its caller's receipt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import redis
+import uvloop
+
+from contract import store
+from contract.redis_io import connect, run
+from contract.task import PartResult, TaskSpec, Usage, new_task_id
+from ovis_fleet.stack import LocalStack, StackConfig
+from tests.bench.http_load import Connection, request_bytes
+
+QUEUE = "ovis2-reader"
+
+#: Seconds that every poll may wait; longer than the bench takes.
+_WAIT_S = 300
+
+#: Connections that are opened at once.
+_OPENING = 200
+
+_RESULT = PartResult(text="x", finish_reason="stop", blob_key="results/x", usage=Usage(output_tokens=1))
+
+
+def submit_all(client: redis.Redis, count: int) -> list[str]:
+    """Accept so many tasks as the gateway does, without its HTTP."""
+    spec = TaskSpec(kind="text", model=QUEUE, operation="ask", prompt="hi")
+    ids = [new_task_id() for _ in range(count)]
+    commands = [store.submit(store.Submission(task_id, "default", spec, 1, 1.0, 10**9, 10**9)) for task_id in ids]
+    run(client, commands[0])
+    pipeline = client.pipeline(transaction=False)
+    for command in commands[1:]:
+        pipeline.evalsha(command.script.sha, 0, *map(str, command.args))
+    pipeline.execute()
+    return ids
+
+
+async def _poll(url: str, key: str, task_id: str, gate: asyncio.Semaphore, opened: asyncio.Event) -> tuple[str, float]:
+    """Wait for a task; when the answer came."""
+    async with gate:
+        connection = await Connection.open(url)
+        opened.set()
+    asked = request_bytes("GET", f"/v1/tasks/{task_id}?wait={_WAIT_S}", Authorization=f"Bearer {key}")
+    status, body = await connection.ask(asked)
+    received = time.perf_counter()
+    connection.close()
+    assert status == 200, body
+    assert json.loads(body)["status"] == "succeeded"
+    return task_id, received
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What came of it.
+
+    Attributes:
+        took_ms: From commit to receipt of the tasks that ended, sorted.
+        rss_mib: The gateway's memory while all others still wait.
+    """
+
+    took_ms: list[float]
+    rss_mib: float
+
+
+async def measure(stack: LocalStack, client: redis.Redis, polls: int, ends: int) -> Waiting:
+    """Open the polls, end some of the tasks, time the answers."""
+    url, key = stack.url, stack.api_key
+    ids = await asyncio.to_thread(submit_all, client, polls)
+    gate = asyncio.Semaphore(_OPENING)
+    opened = [asyncio.Event() for _ in ids]
+    waiting = [
+        asyncio.create_task(_poll(url, key, task_id, gate, event)) for task_id, event in zip(ids, opened, strict=True)
+    ]
+    await asyncio.gather(*(event.wait() for event in opened))
+    while await asyncio.to_thread(_num_reads, client) < polls * 2:  # each has found its task, and read it again
+        await asyncio.sleep(0.2)
+    committed: dict[str, float] = {}
+    for _ in range(ends):
+        attempt = await asyncio.to_thread(run, client, store.claim(QUEUE, token=uuid4().hex, worker="bench"))
+        assert attempt is not None
+        committed[attempt.task_id] = time.perf_counter()
+        await asyncio.to_thread(run, client, store.finish(attempt, "succeeded", result=_RESULT))
+    took = []
+    by_id = dict(zip(ids, waiting, strict=True))
+    for task_id, at in committed.items():
+        took.append(1000 * ((await by_id[task_id])[1] - at))
+    rss_mib = memory_mib(stack.parts["gateway"].pid or 0)
+    broken = [task for task in waiting if task.done() and task.exception()]
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert not broken, f"{len(broken)} polls broke off"
+    return Waiting(sorted(took), rss_mib)
+
+
+def _num_reads(client: redis.Redis) -> int:
+    return int(client.info("commandstats").get("cmdstat_hgetall", {}).get("calls", 0))
+
+
+def memory_mib(pid: int) -> float:
+    """Resident memory now."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print two lines and a line of JSON."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench waiting", description=__doc__)
+    parser.add_argument("--polls", type=int, default=10_000)
+    parser.add_argument("--ends", type=int, default=100)
+    args = parser.parse_args(argv)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    env = {"OVIS_MAX_WAIT_S": str(_WAIT_S)}
+    with LocalStack(StackConfig(parts=("valkey", "s3", "gateway"), extra_env=env)) as stack:
+        pid = stack.parts["gateway"].pid or 0
+        before = memory_mib(pid)
+        client = connect(stack.redis_url)
+        found = uvloop.run(measure(stack, client, args.polls, args.ends))
+        client.close()
+    took, after = found.took_ms, found.rss_mib
+    p99 = took[int(0.99 * (len(took) - 1))]
+    print(f"{args.polls} long polls: the gateway went from {before:.0f} to {after:.0f} MiB; no error")
+    print(f"commit to receipt: p50 {took[len(took) // 2]:.1f} ms, p99 {p99:.1f} ms")
+    figures = {"polls": args.polls, "rss_mib": round(after), "p99_ms": round(p99, 1)}
+    sys.stdout.write(json.dumps(figures) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
