@@ -131,7 +131,8 @@ def submit(
         list[str] | None, typer.Argument(metavar="[FILE]...", help="Files, or http, https or s3 addresses.")
     ] = None,
     model: ModelOption = "ovis2-reader",
-    operation: Annotated[str | None, typer.Option(help="ocr, caption, ask, ...; ocr for pictures.")] = None,
+    operation: Annotated[str | None, typer.Option(help="ocr, caption, ask, ...; ocr unless it is a video.")] = None,
+    kind: Annotated[str | None, typer.Option(help="image, document or video; by default as the name ends.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Instead of the operation's own.")] = None,
     deadline: Annotated[
         int | None, typer.Option(min=1, metavar="SECONDS", help="A task that hasn't ended by then expires.")
@@ -146,7 +147,7 @@ def submit(
     """
     if not inputs and prompt is None:
         raise typer.BadParameter("give a file, an address, or --prompt")
-    order = Order(tuple(inputs or ()), model, operation, prompt, deadline)
+    order = Order(tuple(inputs or ()), model, operation, prompt, deadline, kind)
     with open_client(os.environ) as client:
         try:
             succeeded = submit_all(client, order, timeout_s=timeout_s if wait else None, as_json=as_json)

@@ -84,9 +84,9 @@ class StackView:
 
 
 def print_lines(console: Console, lines: list[str]) -> None:
-    """Prints lines as they are: neither wrapped nor coloured, so that they can be copied."""
+    """Prints lines as they are: neither wrapped nor coloured, and with the form feeds between a document's pages."""
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.file.write(f"{line}\n")
 
 
 def status_text(status: str) -> Text:

@@ -14,6 +14,20 @@ Source = Path | str | bytes
 #: How the JSON body names an address of each scheme.
 _INPUT_KEYS = {"http": "url", "https": "url", "s3": "s3"}
 
+#: Kinds of task by what a file's name ends in; every other file is a picture.
+_KINDS = {
+    **dict.fromkeys(
+        ("pdf", "zip", "doc", "docx", "odt", "rtf", "ppt", "pptx", "odp", "xls", "xlsx", "ods"), "document"
+    ),
+    **dict.fromkeys(("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts"), "video"),
+}
+
+
+def kind_of(source: Path | str) -> str:
+    """Returns the kind of task that a file or an address is meant for, by its name alone."""
+    name = str(source).partition("?")[0] if "://" in str(source) else str(source)
+    return _KINDS.get(name.rpartition(".")[2].lower(), "image")
+
 
 class SourceError(ValueError):
     """A source that can't be handed in."""

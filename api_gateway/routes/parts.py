@@ -65,7 +65,7 @@ async def read_part_result(
     else:
         document = await stored_document(found.result, services.blobs)
     unit = found.unit.model_dump() if found.unit else None
-    return document_response({**document, "unit": unit}, wanted)
+    return document_response({**document, "part": part, "unit": unit}, wanted)
 
 
 def _why(part: PartRecord) -> str:
