@@ -24,7 +24,7 @@ class _Scope:
 _DOCUMENT, _VIDEO = _Scope(kinds=("document",)), _Scope(kinds=("video",))
 
 _SCOPES: dict[str, _Scope] = {
-    "json_schema": _Scope(operations=("extract",)),
+    "json_schema": _Scope(operations=("extract", "ask")),
     "table_format": _Scope(operations=("table",)),
     "cot": _Scope(operations=("ask",)),
     "stop": _Scope(operations=("ocr", "markdown", "caption", "table", "ask")),
@@ -53,8 +53,31 @@ def check_options(request: TaskRequest, operation: Operation) -> None:
     if options.text_layer == "only" and not OPERATIONS[operation].text_layer_answers:
         able = " and ".join(name for name, rule in OPERATIONS.items() if rule.text_layer_answers)
         raise _refused("text_layer", f"a page's own text answers {able} only")
-    if operation == "extract":
+    if operation == "extract" or options.json_schema is not None:
         _check_schema(options)
+
+
+def check_history(request: TaskRequest, operation: Operation, num_inputs: int) -> None:
+    """Refuse a conversation that no model can be asked to go on with.
+
+    Raises:
+        Refused: With a pointer to what is wrong.
+    """
+    history = request.history
+    if history and (operation != "ask" or request.kind not in ("image", "text")):
+        message = f"this goes with ask about pictures or text, not {operation} and {request.kind}"
+        raise Refused.at("/history", InvalidRequest(message))
+    for index, past in enumerate(history):
+        if past.role != ("user", "assistant")[index % 2]:
+            raise Refused.at(f"/history/{index}/role", InvalidRequest("user and assistant take turns, user first"))
+        if past.images and past.role == "assistant":
+            raise Refused.at(f"/history/{index}/images", InvalidRequest("only a user's turn comes with pictures"))
+    if len(history) % 2:
+        raise Refused.at("/history", InvalidRequest("the last turn before the prompt is the assistant's"))
+    num_images = sum(past.images for past in history)
+    if num_images > num_inputs:
+        message = f"the turns have {num_images} pictures; the task has {num_inputs}"
+        raise Refused.at("/history", InvalidRequest(message))
 
 
 def _check_scope(name: str, kind: TaskKind, operation: Operation) -> None:
@@ -75,6 +98,9 @@ def _check_video(options: TaskOptions) -> None:
 def _check_schema(options: TaskOptions) -> None:
     if options.json_schema is None:
         raise _refused("json_schema", "the operation extract needs a JSON Schema")
+    for name, value in (("cot", options.cot), ("stop", options.stop)):
+        if value:
+            raise _refused(name, "this doesn't go with a schema, which decides where the text begins and ends")
     try:
         check_schema(options.json_schema)
     except InvalidRequest as exc:

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api_gateway.bodies import InlineFile, SpooledFile, TaskBody
 from api_gateway.errors import Refused
-from api_gateway.option_rules import check_options
+from api_gateway.option_rules import check_history, check_options
 from api_gateway.requests import TaskInput, TaskRequest
 from api_gateway.uploads import UploadedInput
 from contract.catalogue import CATALOGUE, ModelCard
@@ -87,6 +87,7 @@ class Planner:
         if request.webhook is not None:
             check_hook_url(request.webhook.url, "/webhook/url", self.egress)
         _check_inputs(request, len(inputs))
+        check_history(request, operation, len(inputs))
         check_options(request, operation)
         _check_pages(request)
         spec = self._spec(request, operation, card)
@@ -106,6 +107,7 @@ class Planner:
             hint_prompt=book.text_layer if options.text_layer == "hint" else None,
             summary_prompt=book.summary(operation, prompt) if options.clip_s else None,
             system=request.system,
+            history=request.history,
             options=options,
             priority=request.priority,
             retention_s=request.retention_s,

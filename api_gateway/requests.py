@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from contract.catalogue import TaskKind
-from contract.task import MAX_IMAGES, Operation, Priority, TaskOptions
+from contract.task import MAX_IMAGES, MAX_PAST_TURNS, Operation, PastTurn, Priority, TaskOptions
 from contract.webhooks import TaskWebhook
 
 #: Longest prompt, in characters: longer than any model's context holds of ordinary text.
@@ -68,6 +68,9 @@ class TaskRequest(BaseModel):
     )
     prompt: _Words | None = Field(None, description="overrides the operation's own")
     system: _Words | None = None
+    history: Annotated[tuple[PastTurn, ...], Field(max_length=MAX_PAST_TURNS)] = Field(
+        (), description="ask about pictures or text: what was said before the prompt; user and assistant take turns"
+    )
     options: TaskOptions = TaskOptions()
     webhook: TaskWebhook | None = Field(
         None, description="called when the task ends; signed with the tenant's own secret"

@@ -49,7 +49,7 @@ class TaskOptions(BaseModel):
 
     # The schema is checked as a whole before a task is accepted: contract.json_schemas.
     json_schema: dict[str, JsonValue] | None = Field(
-        None, alias="schema", description="extract: the JSON Schema that the data follows"
+        None, alias="schema", description="extract, which needs it, and ask: the JSON Schema that the data follows"
     )
     table_format: TableFormat | None = Field(None, description="table: form of the text; markdown unless given")
 
@@ -73,6 +73,9 @@ class TaskOptions(BaseModel):
         None, description="video: cut into clips of this many seconds, then summarised"
     )
 
+    stream: bool = Field(
+        False, description="tell those who follow the task what its parts write; no part is run a second time then"
+    )
     cache_s: Annotated[int, Field(ge=1, le=MAX_CACHE_S)] | None = Field(
         None, description="accept an answer to the same question that is no older, and keep this one for as long"
     )

@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,6 +25,12 @@ PRIORITY_BANDS: dict[Priority, int] = {"high": 0, "normal": 1, "low": 2}
 
 #: Most pictures of one task. The reference's several-images form is meant for a handful.
 MAX_IMAGES = 32
+
+#: Longest text of one turn before the prompt, in characters.
+MAX_PAST_CHARS = 100_000
+
+#: Most turns before the prompt.
+MAX_PAST_TURNS = 256
 
 #: Frames of a video and tiles of each, where the task names none: the reference's.
 DEFAULT_FRAMES = 12
@@ -81,6 +87,17 @@ class ObjectInput(BaseModel):
     key: str
 
 
+class PastTurn(BaseModel):
+    """What was said before the prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    role: Literal["user", "assistant"]
+    text: Annotated[str, Field(max_length=MAX_PAST_CHARS)]
+    images: Annotated[int, Field(ge=0, le=MAX_IMAGES)] = Field(
+        0, description="user: how many pictures it came with, the next ones of the task's inputs"
+    )
+
+
 class TaskSpec(BaseModel):
     """What the workers need to run a task; stored once, never changed."""
 
@@ -92,6 +109,7 @@ class TaskSpec(BaseModel):
     hint_prompt: str | None = Field(None, description="follows the prompt of a page; {text} is the page's own text")
     summary_prompt: str | None = Field(None, description="asked over all clips; {captions} is what each of them gave")
     system: str | None = None
+    history: tuple[PastTurn, ...] = ()
     inputs: tuple[UrlInput | ObjectInput, ...] = ()
     options: TaskOptions = TaskOptions()
     priority: Priority = "normal"

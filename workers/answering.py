@@ -5,14 +5,17 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass, replace
 
+import redis
+
 from contract.catalogue import ModelCard
 from contract.errors import CallerError
 from contract.logs import get_logger
 from contract.operations import OPERATIONS
 from contract.results import Usage
 from contract.task import TaskSpec
-from ovis_engine import Completion
+from ovis_engine import Completion, Request
 from workers.checks import Finding, findings
+from workers.deltas import DeltaWriter
 from workers.forms import schema_of, shape
 from workers.generation import Generator, usage_of
 from workers.inputs import PartInputs
@@ -46,8 +49,13 @@ class _Run:
 
 @dataclass(frozen=True)
 class Answerer:
-    """Answers parts with one engine. Any thread."""
+    """Answers parts with one engine. Any thread.
 
+    Attributes:
+        client: Through which streamed parts tell what they write; thread-safe.
+    """
+
+    client: redis.Redis
     generator: Generator
     card: ModelCard
 
@@ -80,9 +88,10 @@ class Answerer:
     def _again(self, lease: Lease, inputs: PartInputs, first: _Run) -> tuple[_Run | None, Usage]:
         """A second run where one is worth it, and what it and finding that out took.
 
-        What can't be done with the input a second time leaves the first answer.
+        What can't be done with the input a second time leaves the first answer. A streamed part's text has been read
+        while it was written: it isn't taken back.
         """
-        if inputs.turned is None:
+        if inputs.turned is None or lease.attempt.spec.options.stream:
             return None, Usage()
         spent = Usage()
         try:
@@ -99,7 +108,7 @@ class Answerer:
     def _run(self, lease: Lease, inputs: PartInputs, manner: Manner, name: str) -> _Run:
         spec = lease.attempt.spec
         request = build_request(spec, inputs, self.card, request_id=f"{lease.attempt.token}-{name}", manner=manner)
-        completion = self.generator.run(request, lease)
+        completion = self._complete(request, lease)
         reason = completion.finish_reason
         assert reason != "canceled"
         assert reason != "deadline"
@@ -117,6 +126,12 @@ class Answerer:
             end_s=inputs.end_s,
         )
         return _Run(completion, reading, (*found, *misshapen), manner)
+
+    def _complete(self, request: Request, lease: Lease) -> Completion:
+        if not lease.attempt.spec.options.stream:
+            return self.generator.run(request, lease)
+        with DeltaWriter(self.client, lease.attempt.token) as writer:
+            return self.generator.run(request, lease, writer)
 
     def _second(self, lease: Lease, inputs: PartInputs, first: _Run, angle: int) -> _Run | None:
         """Run once more in another manner; None where there is nothing to try."""

@@ -59,7 +59,7 @@ def schema_of(spec: TaskSpec) -> dict[str, Any] | None:
     """The JSON Schema that the task's answer follows; None where it is text."""
     if spec.operation == "chart":
         return CHART_SCHEMA
-    return spec.options.json_schema if spec.operation == "extract" else None
+    return spec.options.json_schema
 
 
 def constraint_of(spec: TaskSpec, *, tight: bool) -> JsonSchema | None:

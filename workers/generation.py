@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 
 from contract.errors import ContextTooLong, EngineDied, RejectedByEngine
 from contract.results import Usage
-from ovis_engine import Completion, ConstraintFailedError, Engine, EngineError, Request, RequestError
+from ovis_engine import Completion, ConstraintFailedError, Delta, Engine, EngineError, Request, RequestError
 from workers.leases import Lease
 
 
@@ -22,11 +22,13 @@ class Generator:
 
     engine: Engine
 
-    def run(self, request: Request, lease: Lease) -> Completion:
-        """Ask and wait. Raises as ``run_all``."""
-        return self.run_all([request], lease)[0]
+    def run(self, request: Request, lease: Lease, on_delta: Callable[[Delta], None] | None = None) -> Completion:
+        """Ask and wait; ``on_delta`` is as ``Engine.submit`` has it. Raises as ``run_all``."""
+        return self.run_all([request], lease, on_delta)[0]
 
-    def run_all(self, requests: Sequence[Request], lease: Lease) -> list[Completion]:
+    def run_all(
+        self, requests: Sequence[Request], lease: Lease, on_delta: Callable[[Delta], None] | None = None
+    ) -> list[Completion]:
         """Ask all at once and wait for all.
 
         Raises:
@@ -38,7 +40,7 @@ class Generator:
             raise Stopped
         ids = [request.request_id for request in requests]
         try:
-            futures = [self.engine.submit(request) for request in requests]
+            futures = [self.engine.submit(request, on_delta) for request in requests]
             # Calls at once where the stop came before the engine knew the requests.
             lease.when_stopped(lambda: self._cancel(ids))
             completions = [future.result() for future in futures]

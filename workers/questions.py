@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from contract.catalogue import ModelCard
 from contract.task import TaskSpec
-from ovis_engine import Request, Sampling, Turn
+from ovis_engine import Request, Sampling, TiledImage, Turn
 from ovis_engine.prompt import CHAIN_OF_THOUGHT_SUFFIX, image_turn, video_turn
 from workers.forms import constraint_of
 from workers.inputs import PartInputs
@@ -43,7 +43,8 @@ def build_request(
     """What the engine is asked. ``manner.angle`` is the inputs' concern: they are turned already."""
     manner = manner or Manner()
     text = _text(spec, inputs, manner)
-    turn = video_turn(text, inputs.images) if inputs.is_film else image_turn(text, inputs.images)
+    past, images = _past(spec, inputs.images)
+    turn = video_turn(text, images) if inputs.is_film else image_turn(text, images)
     head = () if spec.system is None else (Turn("system", (spec.system,)),)
     options = spec.options
     sampling = Sampling(
@@ -54,7 +55,7 @@ def build_request(
         seed=options.seed,
     )
     return Request(
-        turns=(*head, turn),
+        turns=(*head, *past, turn),
         max_new_tokens=manner.max_new_tokens or spec.max_new_tokens(card),
         sampling=sampling,
         stop=options.stop or (),
@@ -72,6 +73,15 @@ def build_glance(spec: TaskSpec, inputs: PartInputs, card: ModelCard, *, num_tok
 def hint_is_cut(spec: TaskSpec, inputs: PartInputs) -> bool:
     """Whether the page's own text goes along in part only."""
     return spec.hint_prompt is not None and len(inputs.text or "") > MAX_HINT_CHARS
+
+
+def _past(spec: TaskSpec, images: tuple[TiledImage, ...]) -> tuple[list[Turn], tuple[TiledImage, ...]]:
+    """What was said before the prompt, and the pictures that are left for it."""
+    turns = []
+    for past in spec.history:
+        own, images = images[: past.images], images[past.images :]
+        turns.append(image_turn(past.text, own) if past.role == "user" else Turn("assistant", (past.text,)))
+    return turns, images
 
 
 def _text(spec: TaskSpec, inputs: PartInputs, manner: Manner) -> str:

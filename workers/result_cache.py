@@ -83,6 +83,7 @@ def question_key(spec: TaskSpec, inputs: PartInputs, revision: str) -> str:
         "revision": revision,
         "operation": spec.operation,
         "system": spec.system,
+        "history": [turn.model_dump() for turn in spec.history],
         "prompt": spec.prompt,
         "hint_prompt": spec.hint_prompt,
         "summary_prompt": spec.summary_prompt if inputs.captions else None,

@@ -69,7 +69,7 @@ class ModelServer:
             client=self._client,
             blobs=blobs,
             inputs=InputReader(self._client, blobs, media, engine.side, card),
-            answerer=Answerer(Generator(engine), card),
+            answerer=Answerer(self._client, Generator(engine), card),
             cache=ResultCache(self._client, blobs, revision),
             leases=self._leases,
             metrics=metrics,

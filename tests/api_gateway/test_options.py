@@ -20,6 +20,11 @@ SCHEMA = {"type": "object", "properties": {"total": {"type": "integer"}}, "requi
 IMPOSSIBLE = {**SCHEMA, "properties": {"total": {"type": "integer", "minimum": 5, "maximum": 3}}}
 
 
+#: What was said before a question.
+PAST = [{"role": "user", "text": "What is it?", "images": 1}, {"role": "assistant", "text": "A bill."}]
+QUESTION: dict[str, Any] = {**IMAGE, "operation": "ask", "prompt": "Paid?"}
+
+
 def extract(schema: Any) -> dict[str, Any]:
     return {**IMAGE, "operation": "extract", "options": {"schema": schema}}
 
@@ -56,6 +61,30 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "/options/stop",
         "not extract",
     ),
+    "stop inside an answer in JSON": (
+        {**QUESTION, "options": {"schema": SCHEMA, "stop": ["}"]}},
+        "/options/stop",
+        "go with a schema",
+    ),
+    "reasoning inside JSON": ({**QUESTION, "options": {"schema": SCHEMA, "cot": True}}, "/options/cot", "a schema"),
+    "an answer by a schema that isn't one": (
+        {**QUESTION, "options": {"schema": {"type": "objekt"}}},
+        "/options/schema",
+        "no JSON",
+    ),
+    "past of a caption": ({**IMAGE, "operation": "caption", "history": PAST}, "/history", "goes with ask"),
+    "past out of turn": ({**QUESTION, "history": [*PAST, PAST[1]]}, "/history/2/role", "user and assistant take turns"),
+    "past without an answer": ({**QUESTION, "history": PAST[:1]}, "/history", "the assistant's"),
+    "past with more pictures": (
+        {**QUESTION, "history": [{**PAST[0], "images": 2}, PAST[1]]},
+        "/history",
+        "the turns have 2 pictures; the task has 1",
+    ),
+    "past with the assistant's picture": (
+        {**QUESTION, "history": [PAST[0], {**PAST[1], "images": 1}]},
+        "/history/1/images",
+        "only a user's",
+    ),
     "17 stops": ({**IMAGE, "options": {"stop": ["a"] * 17}}, "/options/stop", "at most 16"),
     "hot": ({**IMAGE, "options": {"temperature": 10.5}}, "/options/temperature", "less than or equal to 10"),
     "no mass": ({**IMAGE, "options": {"top_p": 0}}, "/options/top_p", "greater than 0"),
@@ -64,7 +93,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "schema for a caption": (
         {**IMAGE, "operation": "caption", "options": {"schema": SCHEMA}},
         "/options/schema",
-        "extract, not caption",
+        "extract or ask, not caption",
     ),
     "extract without schema": ({**IMAGE, "operation": "extract"}, "/options/schema", "needs a JSON Schema"),
     "schema that isn't one": (extract({"type": "objekt"}), "/options/schema", "no JSON Schema"),

@@ -44,7 +44,7 @@ class Bench:
             client=client,
             blobs=blobs,
             inputs=InputReader(client, blobs, media, engine.side, CARD),
-            answerer=Answerer(Generator(engine), CARD),
+            answerer=Answerer(client, Generator(engine), CARD),
             cache=ResultCache(client, blobs, "r1"),
             leases=leases,
             metrics=WorkerMetrics(CollectorRegistry()),

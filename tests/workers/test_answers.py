@@ -7,14 +7,18 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from contract import store
+from contract.events import EventBody, events_key
 from contract.json_schemas import follows
-from contract.task import TaskSpec
+from contract.task import PastTurn, TaskSpec
+from ovis_engine import TiledImage, Turn
 from tests.workers.one_worker import CARD, RECEIPT, TRUTH, Bench
 from workers.inputs import PartInputs
+from workers.questions import build_request
 from workers.result_cache import question_key
 from workers.revision import checkpoint_revision
 from workers.sweep import sweep_orphans
@@ -200,3 +204,54 @@ def test_another_checkpoint_is_another_question(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     keys.add(question_key(spec, PartInputs(), checkpoint_revision(tmp_path)))
     assert len(keys) == 3
+
+
+def told(bench: Bench, task_id: str) -> str:
+    """What followers of a task have read, piece after piece."""
+    entries = bench.client.xrange(events_key(task_id))
+    bodies = [EventBody.model_validate_json(fields["event"]) for _, fields in entries]
+    text = ""
+    for body in bodies:
+        if body.kind == "delta":
+            assert body.offset == len(text)
+            text += body.text or ""
+    return text
+
+
+def test_a_streamed_part_tells_its_whole_text_while_it_is_written(bench: Bench) -> None:
+    task_id = bench.submit(bench.put(RECEIPT), stream=True)
+    assert bench.runner.run_next() == "succeeded"
+    assert told(bench, task_id) == TRUTH
+
+
+def test_a_part_that_is_not_streamed_tells_nothing_of_its_text(bench: Bench) -> None:
+    task_id = bench.submit(bench.put(RECEIPT))
+    assert bench.runner.run_next() == "succeeded"
+    assert told(bench, task_id) == ""
+
+
+def test_what_was_streamed_is_not_taken_back_by_a_second_run(bench: Bench) -> None:
+    # Without streaming the same page is turned and read.
+    result = bench.answer(Image.open(RECEIPT).rotate(90, expand=True), stream=True)
+    assert "second_run" not in result.warnings
+    assert not any(word.startswith("rotated") for word in result.warnings)
+
+
+def test_an_answer_in_words_may_be_held_to_a_schema(bench: Bench) -> None:
+    result = bench.answer(draw_receipt(1), operation="ask", schema=RECEIPT_SCHEMA)
+    assert follows(RECEIPT_SCHEMA, result.data)
+
+
+def test_what_was_said_before_stands_before_the_prompt_with_its_own_pictures() -> None:
+    first, second = (TiledImage(1, 1, 2, 2, 336, (np.full((2, 2, 3), shade, np.uint8),)) for shade in (0, 255))
+    history = (PastTurn(role="user", text="What is this?", images=1), PastTurn(role="assistant", text="A dot."))
+    spec = TaskSpec(
+        kind="image", model=CARD.name, operation="ask", prompt="And this?", system="Be brief.", history=history
+    )
+    request = build_request(spec, PartInputs(images=(first, second)), CARD, request_id="r")
+    assert request.turns == (
+        Turn("system", ("Be brief.",)),
+        Turn("user", (first, "\nWhat is this?")),
+        Turn("assistant", ("A dot.",)),
+        Turn("user", (second, "\nAnd this?")),
+    )
