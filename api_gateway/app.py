@@ -28,6 +28,7 @@ from api_gateway.rate_limits import RateLimits
 from api_gateway.records import Records
 from api_gateway.routes import (
     admin,
+    chat,
     dead_letters,
     estimates,
     events,
@@ -78,7 +79,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     install_handlers(app)
     for module in (
         *(tasks, estimates, events, lists, results, parts, dead_letters, webhooks),
-        *(uploads, models, usage, admin, operations),
+        *(uploads, models, usage, chat, admin, operations),
     ):
         app.include_router(module.router)
     app.openapi = partial(describe, app)  # type: ignore[method-assign] # FastAPI's own way to replace it

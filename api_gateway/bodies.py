@@ -153,7 +153,7 @@ def _spooled(part: UploadFile) -> SpooledFile:
 
 def _from_json(text: bytes, uploads: tuple[SpooledFile, ...]) -> TaskBody:
     request = _parsed(text, TaskRequest)
-    return TaskBody(request, uploads, _decode_inputs(request))
+    return TaskBody(request, uploads, inline_files(request))
 
 
 def _parsed(text: bytes, model: type[T]) -> T:
@@ -165,7 +165,12 @@ def _parsed(text: bytes, model: type[T]) -> T:
         raise invalid_body(exc) from exc
 
 
-def _decode_inputs(request: TaskRequest) -> dict[str, InlineFile]:
+def inline_files(request: TaskRequest) -> dict[str, InlineFile]:
+    """The bytes of the request's base64 inputs, by their pointer.
+
+    Raises:
+        Refused: They aren't base64.
+    """
     decoded = {}
     for pointer, item in request.located_inputs():
         if item.base64 is None:

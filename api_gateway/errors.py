@@ -20,6 +20,7 @@ class MethodNotAllowed(CallerError):
 #: HTTP status of every error.
 HTTP_STATUS: dict[str, int] = {
     "malformed_request": 400,
+    "unsupported_parameter": 400,
     "unauthenticated": 401,
     "forbidden": 403,
     "s3_not_allowed": 403,
@@ -59,7 +60,18 @@ HTTP_STATUS: dict[str, int] = {
     "store_full": 503,
     "blobs_unavailable": 503,
     "estimate_late": 503,
+    "gateway_stopping": 503,
 }
+
+#: Where OpenAI's clients go by another status: they repeat a request after 408, 409, 429 and from 500 on.
+_OPENAI_STATUS: dict[str, int] = {"deadline_exceeded": 504, "wrong_status": 400}
+
+
+def openai_status(code: str) -> int:
+    """HTTP status of an error in the OpenAI wire format, which has 400 for wrong values."""
+    status = _OPENAI_STATUS.get(code) or HTTP_STATUS.get(code, 500)
+    return 400 if status == 422 else status
+
 
 #: Seconds after which another try may succeed, for errors of which that can be said.
 RETRY_AFTER_S: dict[str, int] = {
@@ -70,6 +82,7 @@ RETRY_AFTER_S: dict[str, int] = {
     "store_full": 10,
     "blobs_unavailable": 2,
     "estimate_late": 5,
+    "gateway_stopping": 1,
 }
 
 

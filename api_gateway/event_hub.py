@@ -83,6 +83,11 @@ class EventHub:
             self._pubsub = None
             await asyncio.sleep(_RECONNECT_S)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether every stream is being ended."""
+        return self._stopping
+
     def stop(self) -> None:
         """End every stream, now and from now on; a follower may resume elsewhere."""
         self._stopping = True

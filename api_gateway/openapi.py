@@ -7,7 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api_gateway.routes.documentation import problem
+from api_gateway.openai_wire.errors import speaks_openai
+from api_gateway.routes.documentation import openai_problem, problem
 
 #: FastAPI's own form of a 422, which no route of ours answers with.
 _FOREIGN_SCHEMAS = ("HTTPValidationError", "ValidationError")
@@ -51,7 +52,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         )
         for path, operations in document["paths"].items():
             for operation in operations.values():
-                _complete(operation, with_key=path not in _OPEN_PATHS)
+                _complete(operation, path)
         document["components"]["securitySchemes"] = {"key": _KEY_SCHEME}
         for source in _SOURCES:
             _link(document, *source)
@@ -75,15 +76,17 @@ def _link(document: dict[str, Any], path: str, status: str, parameter: str) -> N
     document["paths"][path]["post"]["responses"][status]["links"] = takers
 
 
-def _complete(operation: dict[str, Any], *, with_key: bool) -> None:
+def _complete(operation: dict[str, Any], path: str) -> None:
     """Add what holds for all routes: the errors of keys and faults, and the headers."""
+    with_key = path not in _OPEN_PATHS
+    described = openai_problem if speaks_openai(path) else problem
     responses: dict[str, Any] = operation["responses"]
     if with_key:
         operation["security"] = [{"key": []}]
     if "HTTPValidationError" in str(responses.get("422", {}).get("content")):
         del responses["422"]  # a path's text is never of a wrong form: it is found, or 404
     for status in (*(_WITH_KEY if with_key else ()), 500):
-        responses.setdefault(str(status), problem(status))
+        responses.setdefault(str(status), described(status))
     for status, response in responses.items():
         headers = {**_EVERYWHERE, **(_LIMITED if with_key and status != "401" else {})}
         if status in _ASK_AGAIN:

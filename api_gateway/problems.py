@@ -12,7 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from api_gateway.errors import RETRY_AFTER_S, FieldError, MethodNotAllowed, Problem, Refused
+from api_gateway.errors import RETRY_AFTER_S, FieldError, MethodNotAllowed, Problem, Refused, openai_status
+from api_gateway.openai_wire.errors import OpenAIError, speaks_openai
 from contract.errors import (
     FleetError,
     InternalError,
@@ -37,19 +38,26 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The response that tells the caller of ``error``."""
-    request_id = scope.get("state", {}).get("request_id")
-    problem = Problem.of(error.info(), request_id=request_id, errors=tuple(errors))
-    response = Response(
-        problem.model_dump_json(exclude_none=True),
-        status_code=problem.status,
-        media_type="application/problem+json",
-        headers=dict(headers or {}),
-    )
+    response = _openai(error, errors) if speaks_openai(scope["path"]) else _problem(scope, error, errors)
+    response.headers.update(headers or {})
     if error.code in RETRY_AFTER_S:
         response.headers["Retry-After"] = str(RETRY_AFTER_S[error.code])
     if isinstance(error, Unauthenticated):
         response.headers["WWW-Authenticate"] = 'Bearer realm="ovis-fleet"'
     return response
+
+
+def _problem(scope: Scope, error: FleetError, errors: Sequence[FieldError]) -> Response:
+    request_id = scope.get("state", {}).get("request_id")
+    problem = Problem.of(error.info(), request_id=request_id, errors=tuple(errors))
+    text = problem.model_dump_json(exclude_none=True)
+    return Response(text, status_code=problem.status, media_type="application/problem+json")
+
+
+def _openai(error: FleetError, errors: Sequence[FieldError]) -> Response:
+    pointer = (errors[0].pointer or errors[0].parameter) if errors else None
+    text = OpenAIError.of(error.info(), pointer).model_dump_json()
+    return Response(text, status_code=openai_status(error.code), media_type="application/json")
 
 
 def invalid_body(error: ValidationError) -> Refused:

@@ -23,6 +23,7 @@ class GatewaySettings(FleetSettings):
         1024**3, ge=1, le=5 * 1024**3, description="longest upload; S3 takes no more than 5 GiB in one piece"
     )
     max_wait_s: float = Field(60.0, ge=0, le=600, description="longest that one request waits for a task's end")
+    chat_s: float = Field(600.0, ge=0.1, le=86_400, description="longest that a chat completion may take")
     events_ping_s: float = Field(
         15.0, gt=0, le=600, description="how often an event stream without news is kept alive by a comment"
     )

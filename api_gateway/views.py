@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from api_gateway.dead_letters import DeadLetter
@@ -143,6 +145,9 @@ class ModelView(BaseModel):
     """A model that may be asked for; the numbers are null where the queue can't be reached."""
 
     id: str
+    object: Literal["model"] = "model"
+    created: int = Field(0, description="for OpenAI's clients; always 0")
+    owned_by: str = Field(description="who made it")
     description: str
     params_b: float = Field(description="parameters, in 10^9")
     context_tokens: int
@@ -158,6 +163,7 @@ class ModelView(BaseModel):
         """The caller's view of a model and its queue."""
         return cls(
             id=card.name,
+            owned_by=card.hub_id.partition("/")[0] if card.hub_id else "ovis-fleet",
             description=card.description,
             params_b=card.params_b,
             context_tokens=card.context_tokens,
@@ -173,6 +179,7 @@ class ModelView(BaseModel):
 class ModelListView(BaseModel):
     """All models of the catalogue."""
 
+    object: Literal["list"] = "list"
     data: list[ModelView]
 
 

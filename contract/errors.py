@@ -4,6 +4,7 @@
     ├── CallerError                                         no: the same request fails again
     │   ├── InvalidRequest          invalid_request
     │   ├── MalformedRequest        malformed_request
+    │   ├── UnsupportedParameter    unsupported_parameter   OpenAI's, but not here
     │   ├── Unauthenticated         unauthenticated
     │   ├── Forbidden               forbidden               the key or its tenant may not do this
     │   ├── NotFound                not_found
@@ -37,6 +38,7 @@
         ├── StoreUnavailable        store_unavailable       Redis
         │   └── StoreFull           store_full              its memory is full: nothing was changed
         ├── EstimateLate            estimate_late           no io worker answered in time
+        ├── GatewayStopping         gateway_stopping
         ├── BlobsUnavailable        blobs_unavailable       S3
         ├── MediaProcessDied        media_process_died
         ├── EngineDied              engine_died
@@ -101,6 +103,13 @@ class MalformedRequest(CallerError):
 
     code = "malformed_request"
     title = "Malformed request"
+
+
+class UnsupportedParameter(CallerError):
+    """A parameter of the OpenAI wire format that this service has no answer to."""
+
+    code = "unsupported_parameter"
+    title = "Unsupported parameter"
 
 
 class Unauthenticated(CallerError):
@@ -331,6 +340,13 @@ class EstimateLate(ServiceError):
 
     code = "estimate_late"
     title = "No estimate"
+
+
+class GatewayStopping(ServiceError):
+    """The gateway is going away and can't wait for the answer."""
+
+    code = "gateway_stopping"
+    title = "Gateway stopping"
 
 
 class BlobsUnavailable(ServiceError):

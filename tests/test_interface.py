@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from api_gateway.app import create_app
-from api_gateway.errors import HTTP_STATUS, RETRY_AFTER_S
+from api_gateway.errors import HTTP_STATUS, RETRY_AFTER_S, openai_status
 from api_gateway.settings import GatewaySettings
 from tests.api_gateway.conftest import write_tenants
 
@@ -71,11 +71,15 @@ def test_every_error_response_has_an_example_of_every_code(document: dict[str, A
     for route, status, response in responses(document):
         if int(status) < 400:
             continue
-        examples = response["content"]["application/problem+json"]["examples"]
-        assert examples, (route, status)
-        for code, example in examples.items():
+        ((media_type, content),) = response["content"].items()
+        assert content["examples"], (route, status)
+        for code, example in content["examples"].items():
             value = example["value"]
-            assert (value["code"], value["status"], HTTP_STATUS[code]) == (code, int(status), int(status))
+            if media_type == "application/json":
+                assert (value["error"]["code"], openai_status(code)) == (code, int(status))
+            else:
+                assert media_type == "application/problem+json"
+                assert (value["code"], value["status"], HTTP_STATUS[code]) == (code, int(status), int(status))
             shown.add(code)
     ended = {"attempts_exhausted", "deadline_exceeded", "engine_died", "limit_exceeded", "media_process_died"}
     unseen = {"method_not_allowed", "not_an_image", "rejected_by_engine", "truncated_image"}

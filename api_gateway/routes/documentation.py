@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from api_gateway.errors import HTTP_STATUS, Problem
+from api_gateway.errors import HTTP_STATUS, Problem, openai_status
 from api_gateway.idempotency import PATTERN
+from api_gateway.openai_wire.errors import OpenAIError
 from api_gateway.requests import TaskRequest
 from contract.catalogue import CATALOGUE
 from contract.errors import ErrorInfo, all_errors
@@ -34,6 +35,9 @@ _ONLY_OF_TASKS = {
     "truncated_image",
 }
 
+#: Errors of the OpenAI wire format alone.
+_ONLY_OF_CHAT = {"gateway_stopping", "unsupported_parameter"}
+
 _MEANINGS = {
     400: "The body can't be read",
     401: "No key, or one that nobody holds",
@@ -48,6 +52,7 @@ _MEANINGS = {
     429: "Too many requests in this second, or too many of the tenant's tasks, or bytes of them, wait",
     500: "A fault of ours",
     503: "The queue is full, or Redis or S3 is away",
+    504: "The answer wasn't there in time",
 }
 
 
@@ -58,18 +63,36 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def problem(status: int) -> dict[str, Any]:
     """One such response, with an example of every error that it may tell of."""
-    codes = [code for code, known in HTTP_STATUS.items() if known == status and code not in _ONLY_OF_TASKS]
+    elsewhere = _ONLY_OF_TASKS | _ONLY_OF_CHAT
+    codes = [code for code, known in HTTP_STATUS.items() if known == status and code not in elsewhere]
     examples = {code: {"value": _example(code)} for code in codes}
     content = {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
     return {"description": _MEANINGS[status], "content": {_PROBLEM_TYPE: content}}
 
 
+def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route whose errors have OpenAI's form."""
+    return {status: openai_problem(status) for status in statuses}
+
+
+def openai_problem(status: int) -> dict[str, Any]:
+    """One such response, with an example of every error that it may tell of."""
+    codes = [code for code in HTTP_STATUS if openai_status(code) == status]
+    examples = {code: {"value": OpenAIError.of(_info(code)).model_dump(mode="json")} for code in codes}
+    content = {"schema": OpenAIError.model_json_schema(), "examples": examples}
+    content["schema"] = _inlined(content["schema"], content["schema"].pop("$defs", {}))
+    return {"description": _MEANINGS[status], "content": {"application/json": content}}
+
+
 def _example(code: str) -> dict[str, Any]:
     """A problem as a caller reads it; its detail is what the error means in general."""
-    meaning = (all_errors()[code].__doc__ or "").partition("\n")[0].rstrip(".")
-    info = ErrorInfo(code=code, detail=meaning, retryable=all_errors()[code].retryable)
-    shown = Problem.of(info, request_id="9f86d081884c4d659a2feaa0c55ad015")
+    shown = Problem.of(_info(code), request_id="9f86d081884c4d659a2feaa0c55ad015")
     return shown.model_dump(mode="json", exclude_none=True)
+
+
+def _info(code: str) -> ErrorInfo:
+    meaning = (all_errors()[code].__doc__ or "").partition("\n")[0].rstrip(".")
+    return ErrorInfo(code=code, detail=meaning, retryable=all_errors()[code].retryable)
 
 
 def task_body() -> dict[str, Any]:
@@ -106,4 +129,6 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
         return schema
     if "$ref" in schema:
         return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
-    return {key: _inlined(value, definitions) for key, value in schema.items()}
+    # A discriminator says no more than the values of the field that it names, and leads to the definitions.
+    kept = {key: value for key, value in schema.items() if not (key == "discriminator" and "mapping" in value)}
+    return {key: _inlined(value, definitions) for key, value in kept.items()}

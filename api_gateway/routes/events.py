@@ -23,7 +23,7 @@ router = APIRouter(tags=["tasks"])
     "/v1/tasks/{task_id}/events",
     response_class=EventSourceResponse,
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events, until the end"},
+        200: {"content": {"text/event-stream": {}}, "description": "Events, until the end"},
         204: {"description": "The task has ended, and nothing came after Last-Event-ID"},
         **problems(401, 404, 410, 422, 503),
     },
@@ -32,7 +32,7 @@ async def follow_task(
     task_id: str,
     tenant: Caller,
     services: SharedServices,
-    last_event_id: Annotated[str | None, Header(description="resumes after this event")] = None,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description="resumes after this event")] = None,
 ) -> Response:
     """Follow a task: its statuses, parts that end, and text as it is written. Ends with the run."""
     if last_event_id is not None and not EVENT_ID.fullmatch(last_event_id):

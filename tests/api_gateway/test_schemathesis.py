@@ -30,7 +30,7 @@ def explore(gateway: GatewayProcess, folder: Path, *options: str) -> int:
 @pytest.fixture
 def gateway(fleet: Fleet, start_gateway: Callable[..., GatewayProcess]) -> GatewayProcess:
     """A gateway that lets nobody wait for long."""
-    return start_gateway(OVIS_MAX_WAIT_S="0.1")
+    return start_gateway(OVIS_MAX_WAIT_S="0.1", OVIS_CHAT_S="0.1")
 
 
 def test_no_made_up_request_breaks_the_interface(gateway: GatewayProcess, tmp_path: Path) -> None:

@@ -1,0 +1,138 @@
+"""What a chat completion's task gave, as OpenAI's clients read it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api_gateway.blob_calls import BlobCalls
+from api_gateway.stored_results import stored_document
+from contract.errors import DeadlineExceeded, FleetError, InternalError, WrongStatus, all_errors
+from contract.record import TaskRecord
+from contract.results import FinishReason
+from contract.task import TaskStatus, Usage
+
+Finish = Literal["stop", "length"]
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class TokenUsage(_View):
+    """What a completion took, in tokens."""
+
+    prompt_tokens: int = Field(description="visual ones included")
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, usage: Usage | None) -> TokenUsage:
+        """The view of a task's usage."""
+        used = usage or Usage()
+        return cls(
+            prompt_tokens=used.prompt_tokens,
+            completion_tokens=used.output_tokens,
+            total_tokens=used.prompt_tokens + used.output_tokens,
+        )
+
+
+class AnswerMessage(_View):
+    """The answer."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(_View):
+    """The one answer."""
+
+    index: Literal[0] = 0
+    message: AnswerMessage
+    finish_reason: Finish = Field(description="length, too, where the text went round in circles and was ended")
+    logprobs: None = None
+
+
+class ChatCompletion(_View):
+    """A whole answer."""
+
+    id: str = Field(description="chatcmpl- and the digits of the task's id")
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int = Field(description="Unix time, in seconds")
+    model: str = Field(description="as it was asked for")
+    choices: tuple[Choice]
+    usage: TokenUsage
+
+    @classmethod
+    def of(cls, record: TaskRecord, model: str, text: str) -> ChatCompletion:
+        """The answer of a task that has succeeded."""
+        choice = Choice(message=AnswerMessage(content=text), finish_reason=finish_of(record))
+        return cls(
+            id=completion_id(record),
+            created=record.created_ms // 1000,
+            model=model,
+            choices=(choice,),
+            usage=TokenUsage.of(record.usage),
+        )
+
+
+class Piece(_View):
+    """What a chunk adds to the answer."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+
+
+class ChunkChoice(_View):
+    """The one answer's next piece."""
+
+    index: Literal[0] = 0
+    delta: Piece
+    finish_reason: Finish | None = None
+
+
+class Chunk(_View):
+    """A piece of a streamed answer."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: tuple[ChunkChoice, ...] = ()
+    usage: TokenUsage | None = None
+
+
+def completion_id(record: TaskRecord) -> str:
+    """The completion's id."""
+    return f"chatcmpl-{record.id.removeprefix('task_')}"
+
+
+def finish_of(record: TaskRecord) -> Finish:
+    """Why the answer ended, in OpenAI's words."""
+    reason: FinishReason | None = record.result.finish_reason if record.result else None
+    return "length" if reason in ("length", "repetition") else "stop"
+
+
+async def text_of(record: TaskRecord, blobs: BlobCalls) -> str:
+    """The answer of a task that has ended.
+
+    Raises:
+        FleetError: Why there is none.
+    """
+    if record.status is not TaskStatus.SUCCEEDED:
+        raise _why(record)
+    assert record.result is not None
+    if record.result.text is not None:
+        return record.result.text
+    return str((await stored_document(record.result, blobs))["text"])
+
+
+def _why(record: TaskRecord) -> FleetError:
+    if record.status is TaskStatus.EXPIRED:
+        return DeadlineExceeded("the answer wasn't there in time")
+    if record.error is None:
+        return WrongStatus(f"the task of this completion is {record.status}")
+    kind = all_errors().get(record.error.code, InternalError)
+    return kind(record.error.detail)
