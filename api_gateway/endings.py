@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from contract.logs import get_logger
 from contract.store import ENDED_CHANNEL
@@ -45,7 +44,7 @@ class Endings:
                         message = await pubsub.get_message(timeout=_READ_S)
                         if message is not None and message["type"] == "message":
                             self._wake(message["data"])
-            except (RedisError, OSError) as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever a broken connection makes the driver raise
                 log.warning("endings_unheard", reason=type(exc).__name__)
                 await asyncio.sleep(_RECONNECT_S)
 

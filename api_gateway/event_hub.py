@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from api_gateway.store_calls import store_call
 from contract.errors import StoreUnavailable
@@ -78,7 +77,7 @@ class EventHub:
                     await pubsub.subscribe(_IDLE_CHANNEL, *map(events_key, self._topics))
                     self._pubsub = pubsub
                     await self._listen(pubsub)
-            except (RedisError, OSError, StoreUnavailable) as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever a broken connection makes the driver raise
                 log.warning("events_unheard", reason=type(exc).__name__)
             self._pubsub = None
             await asyncio.sleep(_RECONNECT_S)
@@ -108,29 +107,40 @@ class EventHub:
     async def follow(self, record: TaskRecord, after: str | None) -> AsyncGenerator[TaskEvent]:
         """The task's events after an id, or all of them, until its run has ended.
 
-        Also ends at a stop, where Redis is away at the beginning, and for a follower who doesn't keep up: it may go on
-        after the last event that it got.
+        Goes on when Redis is back. Also ends at a stop, and for a follower who doesn't keep up: it may go on after the
+        last event that it got.
         """
+        while not self._stopping:
+            try:
+                async with contextlib.aclosing(self._follow_once(record, after)) as events:
+                    async for event in events:
+                        after = event.id
+                        yield event
+                return
+            except StoreUnavailable:
+                await asyncio.sleep(_RECONNECT_S)
+
+    async def _follow_once(self, record: TaskRecord, after: str | None) -> AsyncGenerator[TaskEvent]:
+        """As `follow`; raises ``StoreUnavailable`` where Redis is away at the beginning."""
         sent = event_order(after) if after else (0, 0)
-        with contextlib.suppress(StoreUnavailable):
-            async with self._following(record.id) as follower:
-                for event in await self.past(record.id, after):
-                    yield event
-                    sent = event.order
-                    if event.final and event.body.run >= record.run:
-                        return
-                if record.status.ended:
+        async with self._following(record.id) as follower:
+            for event in await self.past(record.id, after):
+                yield event
+                sent = event.order
+                if event.final and event.body.run >= record.run:
                     return
-                while not self._stopping:
-                    news = await follower.waiting.get()
-                    if news is None:
-                        return
-                    if news.order <= sent:
-                        continue
-                    yield news
-                    sent = news.order
-                    if news.final and news.body.run >= record.run:
-                        return
+            if record.status.ended:
+                return
+            while not self._stopping:
+                news = await follower.waiting.get()
+                if news is None:
+                    return
+                if news.order <= sent:
+                    continue
+                yield news
+                sent = news.order
+                if news.final and news.body.run >= record.run:
+                    return
 
     @contextlib.asynccontextmanager
     async def _following(self, task_id: str) -> AsyncIterator[_Follower]:
@@ -154,7 +164,7 @@ class EventHub:
     async def _tell_redis(self, verb: str, task_id: str) -> None:
         """Change the subscription; where it is down, it will be made of all topics anyway."""
         if self._pubsub is not None:
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(Exception):
                 await getattr(self._pubsub, verb)(events_key(task_id))
 
     async def _last_id(self, task_id: str) -> str:

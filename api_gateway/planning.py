@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 
@@ -85,7 +86,7 @@ class Planner:
         operation = _operation(request)
         inputs = _inputs(body, tenant, self.egress)
         if request.webhook is not None:
-            check_hook_url(request.webhook.url, "/webhook/url", self.egress)
+            check_hook_url(request.webhook.url, "/webhook/url", self.egress, tenant)
         _check_inputs(request, len(inputs))
         check_history(request, operation, len(inputs))
         check_options(request, operation)
@@ -116,7 +117,7 @@ class Planner:
         )
 
 
-def check_hook_url(url: str, pointer: str, egress: EgressPolicy) -> None:
+def check_hook_url(url: str, pointer: str, egress: EgressPolicy, tenant: Tenant) -> None:
     """Check a webhook's URL as far as it shows without DNS.
 
     Raises:
@@ -126,6 +127,9 @@ def check_hook_url(url: str, pointer: str, egress: EgressPolicy) -> None:
         egress.check_url(url)
     except UrlNotAllowed as exc:
         raise Refused.at(pointer, exc) from exc
+    host = urlsplit(url).hostname or ""
+    if not tenant.may_call(host):
+        raise Refused.at(pointer, UrlNotAllowed(f"the tenant's webhooks may not go to {host}"))
 
 
 def _card(request: TaskRequest, tenant: Tenant) -> ModelCard:

@@ -20,6 +20,7 @@ from contract.errors import NotFound, WebhooksOff, WrongStatus
 from contract.redis_io import run_async
 from contract.scripting import Command
 from contract.task import dumps
+from contract.tenants import Tenant
 from contract.webhook_secrets import SecretBox, new_secret
 from contract.webhooks import (
     MAX_ENDPOINTS,
@@ -81,7 +82,7 @@ class Webhooks:
         if not self._box.usable:
             raise Refused.at(pointer, WebhooksOff("the operator has set no OVIS_WEBHOOK_KEYS"))
 
-    async def create(self, tenant: str, change: EndpointChange) -> tuple[Endpoint, str]:
+    async def create(self, tenant: Tenant, change: EndpointChange) -> tuple[Endpoint, str]:
         """A new endpoint and its secret.
 
         Raises:
@@ -89,21 +90,21 @@ class Webhooks:
             WrongStatus: The tenant has as many as it may.
             WebhooksOff: There is no key to encrypt the secret with.
         """
-        self._check_url(change)
+        self._check_url(change, tenant)
         endpoint_id, secret = new_endpoint_id(), new_secret()
         sealed = EndpointChange(
             change.url, change.events_json, change.description, change.enabled, self._box.seal(secret)
         )
-        if await self._run(deliveries.save_endpoint(endpoint_id, tenant, sealed)) == "full":
+        if await self._run(deliveries.save_endpoint(endpoint_id, tenant.id, sealed)) == "full":
             raise WrongStatus(f"the tenant has {MAX_ENDPOINTS} endpoints, as many as it may")
-        return await self.find(endpoint_id, tenant), secret
+        return await self.find(endpoint_id, tenant.id), secret
 
-    async def change(self, endpoint_id: str, tenant: str, change: EndpointChange) -> Endpoint:
+    async def change(self, endpoint_id: str, tenant: Tenant, change: EndpointChange) -> Endpoint:
         """Change an endpoint; the endpoint after it."""
-        self._check_url(change)
-        await self.find(endpoint_id, tenant)
-        await self._run(deliveries.save_endpoint(endpoint_id, tenant, change))
-        return await self.find(endpoint_id, tenant)
+        self._check_url(change, tenant)
+        await self.find(endpoint_id, tenant.id)
+        await self._run(deliveries.save_endpoint(endpoint_id, tenant.id, change))
+        return await self.find(endpoint_id, tenant.id)
 
     async def find(self, endpoint_id: str, tenant: str) -> Endpoint:
         """The tenant's endpoint."""
@@ -196,9 +197,9 @@ class Webhooks:
                 return DeliveryPage(found, None)
         return DeliveryPage(found, after)
 
-    def _check_url(self, change: EndpointChange) -> None:
+    def _check_url(self, change: EndpointChange, tenant: Tenant) -> None:
         if change.url is not None:
-            check_hook_url(change.url, "/url", self._egress)
+            check_hook_url(change.url, "/url", self._egress, tenant)
 
     async def _run(self, command: Command[T]) -> T:
         async with store_call():

@@ -18,12 +18,19 @@ from contract.record import TaskRecord
 
 router = APIRouter(tags=["tasks"])
 
+#: One event as the fields of its lines: how tools read a described stream.
+_EVENT = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+    "required": ["event", "data"],
+}
+
 
 @router.get(
     "/v1/tasks/{task_id}/events",
     response_class=EventSourceResponse,
     responses={
-        200: {"content": {"text/event-stream": {}}, "description": "Events, until the end"},
+        200: {"content": {"text/event-stream": {"schema": _EVENT}}, "description": "Events, until the end"},
         204: {"description": "The task has ended, and nothing came after Last-Event-ID"},
         **problems(401, 404, 410, 422, 503),
     },

@@ -40,7 +40,7 @@ async def create_endpoint(
     """Register an address for the events of all your tasks. Its secret is shown in this answer only."""
     body = await read_json(request, EndpointRequest)
     change = endpoint_change(body.url, body.events, body.description, body.enabled)
-    endpoint, secret = await services.webhooks.create(tenant.id, change)
+    endpoint, secret = await services.webhooks.create(tenant, change)
     response.headers["Location"] = f"/v1/webhook-endpoints/{endpoint.id}"
     return NewEndpointView(**EndpointView.of(endpoint).model_dump(), secret=secret)
 
@@ -66,7 +66,7 @@ async def change_endpoint(request: Request, endpoint_id: str, tenant: Caller, se
     """Change an endpoint's address, events or description, switch it off or on."""
     body = await read_json(request, EndpointPatch)
     change = endpoint_change(body.url, body.events, body.description, body.enabled)
-    return EndpointView.of(await services.webhooks.change(endpoint_id, tenant.id, change))
+    return EndpointView.of(await services.webhooks.change(endpoint_id, tenant, change))
 
 
 @router.delete("/v1/webhook-endpoints/{endpoint_id}", status_code=204, responses=problems(401, 404, 503))

@@ -42,7 +42,7 @@ TENANTS: dict[str, dict[str, Any]] = {
     "light": {"max_waiting_bytes": 1000},
     "hasty": {"requests_per_s": 5},
     "few": {"max_unended_tasks": 2},
-    "narrow": {"models": ["ovis2-reader"]},
+    "narrow": {"models": ["ovis2-reader"], "webhook_hosts": ["*.example.org"]},
     "reader": {"scopes": ["read"]},
     "operator": {"scopes": ["read", "write", "admin"]},
 }

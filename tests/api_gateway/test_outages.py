@@ -62,7 +62,7 @@ def long_polls(fleet: Fleet, threads: ThreadPoolExecutor, path: str, count: int)
     """Begin to wait for a task ``count`` times; return when all have read its record and its record again."""
 
     def num_reads() -> int:
-        return int(fleet.redis.info("commandstats").get("cmdstat_hgetall", {}).get("calls", 0))
+        return int(fleet.redis.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0))
 
     before = num_reads()
     polls = [threads.submit(fleet.caller().get, path, params={"wait": "25"}) for _ in range(count)]

@@ -111,6 +111,18 @@ def test_webhooks_go_to_the_tenants_hosts_only(host: str, allowed: bool) -> None
     assert Tenant(id="two", key_sha256=("0" * 64,)).may_call(host)
 
 
+def test_a_webhook_elsewhere_is_refused_with_a_task_and_as_an_endpoint(fleet: Fleet, text_task: dict[str, Any]) -> None:
+    narrow, elsewhere = fleet.caller("narrow"), {"url": "https://example.com/hook"}
+
+    with_task = narrow.post("/v1/tasks", json={**text_task, "webhook": elsewhere})
+    as_endpoint = narrow.post("/v1/webhook-endpoints", json=elsewhere)
+
+    assert [answer.json()["code"] for answer in (with_task, as_endpoint)] == ["url_not_allowed"] * 2
+    assert "example.com" in with_task.json()["detail"]
+    allowed = narrow.post("/v1/webhook-endpoints", json={"url": "https://a.example.org/hook"})
+    assert allowed.status_code == 201
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

@@ -16,6 +16,7 @@ from contract.redis_io import run
 from contract.scripting import MAX_ATTEMPTS
 from contract.task import Attempt, Job, PartResult, TaskOptions, TaskSpec, TaskStatus, Usage, new_task_id
 from contract.units import ClipUnit, PageUnit, SummaryUnit, Unit
+from contract.webhooks import TaskWebhook
 
 QUEUE = "ovis2-reader"
 USAGE = Usage(images=1, tiles=1, visual_tokens=576, output_tokens=24, gpu_seconds=0.25)
@@ -116,7 +117,7 @@ def test_a_document_waits_as_a_plan_and_then_as_its_pages_in_order(client: redis
 
 
 def test_the_last_page_orders_the_assembly_which_ends_the_task(client: redis.Redis) -> None:
-    task_id = accept(client, webhook="https://example.com/hook")
+    task_id = accept(client, webhook=TaskWebhook(url="https://example.com/hook").model_dump_json())
     plan(client, pages(3))
     work(client)
     assert record(client, task_id).stage == "assembling"

@@ -26,6 +26,7 @@ from contract.redis_io import run
 from contract.scripting import MAX_ATTEMPTS
 from contract.task import Attempt, Job, PartResult, TaskOptions, TaskSpec, TaskStatus, Usage
 from contract.units import ClipUnit, PageUnit
+from contract.webhooks import TaskWebhook
 
 QUEUE = "ovis2-reader"
 RESULT = PartResult(text="x", finish_reason="stop", blob_key="results/x", usage=Usage(images=1, output_tokens=2))
@@ -34,6 +35,8 @@ ERROR = '{"code":"damaged_document","detail":"no page","retryable":false}'
 COUNTERS = {"succeeded": "parts_done", "failed": "parts_failed", "canceled": "parts_canceled"}
 OUTCOMES = ("succeeded", "succeeded", "succeeded", "failed")
 which = st.integers(0, 1000)
+
+WEBHOOK = TaskWebhook(url="https://a.b/c").model_dump_json()
 
 
 class PlannedMachine(RuleBasedStateMachine):
@@ -56,7 +59,7 @@ class PlannedMachine(RuleBasedStateMachine):
         options = TaskOptions(on_page_failure=on_page_failure, clip_s=10.0 if clips else None)
         kind = "video" if clips else "document"
         spec = TaskSpec(kind=kind, model=QUEUE, operation="ocr", prompt="x", options=options, deadline_s=60)
-        submission = store.Submission(task, "acme", spec, 5, 1.0, 1000, 1000, webhook="https://a.b/c")
+        submission = store.Submission(task, "acme", spec, 5, 1.0, 1000, 1000, webhook=WEBHOOK)
         assert run(self.client, store.submit(submission)) == ("created", task)
         self.tasks[task] = clips
 

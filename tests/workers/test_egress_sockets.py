@@ -102,8 +102,8 @@ def policy(**answers: list[str]) -> EgressPolicy:
     return EgressPolicy(allow_http=True, allow_networks=(ip_network(f"{OUTSIDE}/32"),), lookup=names(**answers))
 
 
-def get(url: str, rule: EgressPolicy, timeout_s: float = 5) -> bytes:
-    return fetch(url, policy=rule, max_bytes=1000, timeout_s=timeout_s)
+def get(url: str, rule: EgressPolicy, timeout_s: float = 5) -> bytes | None:
+    return fetch(url, policy=rule, max_bytes=1000, timeout_s=timeout_s).body
 
 
 #: Every spelling of somebody inside; PORT is where a server really listens.
