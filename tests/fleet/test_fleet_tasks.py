@@ -79,7 +79,7 @@ def test_a_failed_task_is_retried_once(fleet: Fleet, client: Client, run: Run) -
 
     assert first.returncode == 0
     assert [json.loads(first.stdout)[key] for key in ("status", "run")] == ["queued", 2]
-    assert second.returncode == 1
+    assert second.returncode == 4
     assert second.stderr.startswith("ovis-fleet: wrong_status: the task is queued")
 
 
@@ -95,7 +95,7 @@ def test_a_result_is_printed_as_it_is(fleet: Fleet, client: Client, run: Run, te
 def test_a_task_without_a_result_says_why(fleet: Fleet, client: Client, run: Run) -> None:
     outcome = run("result", submit(client))
 
-    assert (outcome.returncode, outcome.stdout) == (1, "")
+    assert (outcome.returncode, outcome.stdout) == (4, "")
     assert outcome.stderr.startswith("ovis-fleet: result_not_ready: the task is queued")
 
 
@@ -103,7 +103,7 @@ def test_a_deadline_goes_with_a_submission(fleet: Fleet, client: Client, run: Ru
     outcome = run("submit", "--prompt", "Say hello.", "--deadline", "60", "--no-wait", "--json")
 
     assert outcome.returncode == 0, outcome.stderr
-    task = client.get(json.loads(outcome.stdout)["id"])
+    task = client.get(json.loads(outcome.stdout)["data"][0]["id"])
     assert task.deadline_at is not None
     assert task.created_at is not None
     assert (task.deadline_at - task.created_at).total_seconds() == 60
@@ -132,13 +132,13 @@ def test_dead_letters_are_listed_the_last_to_die_first(fleet: Fleet, client: Cli
     ids = kill(fleet, client, 3)
 
     table = run("dead-letters", "list", "--limit", "2")
-    lines = [json.loads(line) for line in run("dead-letters", "list", "--all", "--json").stdout.splitlines()]
+    letters = json.loads(run("dead-letters", "list", "--all", "--json").stdout)["data"]
 
     assert [line.split()[0] for line in table.stdout.splitlines()] == ["task", ids[2], ids[1]]
     assert "engine_died" in table.stdout
     assert "more than 2" in table.stderr
-    assert [line["task"]["id"] for line in lines] == ids[::-1]
-    assert [end["attempt"] for end in lines[0]["history"]] == [1, 2, 3]
+    assert [line["task"]["id"] for line in letters] == ids[::-1]
+    assert [end["attempt"] for end in letters[0]["history"]] == [1, 2, 3]
 
 
 def test_a_dead_letter_is_shown_with_its_history(fleet: Fleet, client: Client, run: Run) -> None:
@@ -169,7 +169,7 @@ def test_what_is_no_dead_letter_stops_no_other(fleet: Fleet, client: Client, run
 
     outcome = run("dead-letters", "discard", ids[0], living, ids[1])
 
-    assert outcome.returncode == 1
+    assert outcome.returncode == 4
     assert outcome.stdout == f"{ids[0]} discarded\n{ids[1]} discarded\n"
     assert outcome.stderr.startswith(f"{living}: not_found")
     assert list(client.all_dead_letters()) == []
