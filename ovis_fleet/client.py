@@ -128,7 +128,9 @@ class Client(Operations, Blocking):
             for attempt in stamina.retry_context(**endless_repetition(_OUTAGE_S)):
                 with attempt, reading.connection(), self._transport.stream(reading.ask()) as source:
                     if reading.begins(source.response):
-                        yield from map(reading.take, source.iter_sse())
+                        for sent in source.iter_sse():
+                            if (event := reading.take(sent)) is not None:
+                                yield event
 
 
 class AsyncClient(Operations, Awaited):
@@ -178,4 +180,5 @@ class AsyncClient(Operations, Awaited):
                     async with self._transport.stream(reading.ask()) as source:
                         if reading.begins(source.response):
                             async for sent in source.aiter_sse():
-                                yield reading.take(sent)
+                                if (event := reading.take(sent)) is not None:
+                                    yield event

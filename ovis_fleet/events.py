@@ -52,12 +52,15 @@ class EventReading:
             raise ProtocolError(f"{response.url} did not answer with events")
         return not self.is_over
 
-    def take(self, sent: ServerSentEvent) -> Event:
-        """Reads an event, and stands after it.
+    def take(self, sent: ServerSentEvent) -> Event | None:
+        """Reads an event, and stands after it; None for what keeps the stream alive.
 
         Raises:
             ProtocolError: when it isn't one.
         """
+        if not sent.data:
+            # The decoder makes an event of a comment once an id has been sent.
+            return None
         try:
             event = Event.from_json({**sent.json(), "id": sent.id})
         except (JSONDecodeError, AttributeError, TypeError) as exc:

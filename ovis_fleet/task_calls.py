@@ -118,15 +118,17 @@ def wait(task_id: str, timeout_s: float) -> Flow[Task]:
     deadline, seen = time.monotonic() + timeout_s, None
     while True:
         asked = time.monotonic()
+        # The first answer comes at once: from then on the task is known to be there, and an outage can be sat out.
+        patience_s = min(_LONG_POLL_S, max(0.0, deadline - asked)) if seen else None
         try:
-            seen = yield from get(task_id, wait_s=min(_LONG_POLL_S, max(0.0, deadline - asked)))
+            seen = yield from get(task_id, wait_s=patience_s)
         except (UnreachableError, ApiError) as exc:
             if seen is None or not _may_pass(exc) or time.monotonic() >= deadline:
                 raise
         if seen is not None and seen.is_ended:
             return seen
-        if time.monotonic() >= deadline:
-            raise TaskTimeoutError(f"task {task_id} is still {seen.status if seen else ''} after {timeout_s:.0f} s")
+        if seen is not None and time.monotonic() >= deadline:
+            raise TaskTimeoutError(f"task {task_id} is still {seen.status} after {timeout_s:.0f} s")
         yield Pause(max(0.0, asked + _LEAST_POLL_INTERVAL_S - time.monotonic()))
 
 

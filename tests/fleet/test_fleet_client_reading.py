@@ -49,7 +49,7 @@ def test_waiting_asks_again_until_the_end(server: Server, client: Client) -> Non
 
     assert task.error is not None
     assert task.error.code == "not_an_image"
-    assert [request.path for request in server.seen] == ["/v1/tasks/task_1?wait=20"] * 3
+    assert [request.path for request in server.seen] == ["/v1/tasks/task_1", *["/v1/tasks/task_1?wait=20"] * 2]
 
 
 def test_waiting_ends_with_the_callers_time(server: Server, client: Client) -> None:
@@ -207,8 +207,8 @@ def test_a_problem_with_one_invalid_value_is_not_said_twice(server: Server, clie
 
 
 def sent(*events: tuple[str, dict[str, Any]]) -> str:
-    """A stream's text."""
-    return "".join(f"id: {key}\nevent: {body['kind']}\ndata: {json.dumps(body)}\n\n" for key, body in events)
+    """A stream's text, with a comment after each event that keeps it alive."""
+    return "".join(f"id: {key}\nevent: {body['kind']}\ndata: {json.dumps(body)}\n\n: ping\n\n" for key, body in events)
 
 
 def test_a_stream_of_events_that_ends_early_is_resumed_after_its_last(server: Server, client: Client) -> None:
