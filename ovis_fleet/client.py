@@ -1,34 +1,74 @@
-"""The Python client of a fleet's gateway."""
+"""The Python clients of a fleet's gateway: blocking, and for an event loop."""
 
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Any, Literal, Self, overload
-from urllib.parse import quote
 
-import httpx
+import stamina
 
-from ovis_fleet.errors import ProtocolError, TaskTimeoutError
-from ovis_fleet.records import DeadLetter, DeadLetterPage, Model, Task, TaskPage
-from ovis_fleet.sources import Source, Submission
-from ovis_fleet.transport import Transport, read_json
+from ovis_fleet import task_calls, tenant_calls, uploading, webhook_calls
+from ovis_fleet.binding import Awaited, Blocking, Call, Listing
+from ovis_fleet.events import EventReading
+from ovis_fleet.part_records import Event
+from ovis_fleet.repeating import endless_repetition
+from ovis_fleet.task_calls import ResultFormat, TextFormat
+from ovis_fleet.transport import AsyncTransport, Transport
+from ovis_fleet.wire import read_object
 
-#: How long one request asks the gateway to wait for a task's end.
-_LONG_POLL_S = 30.0
-
-_DEAD_LETTERS = "/v1/dead-letters"
-
-#: The least time between two requests for one task: a gateway that doesn't wait must not be flooded.
-_LEAST_POLL_INTERVAL_S = 0.2
+#: How long a gateway may be away before a reader of events gives up: a restart takes seconds.
+_OUTAGE_S = 30.0
 
 
-class Client:
+class Operations:
+    """What a tenant can do. Each is described where it is made: ``task_calls``, ``tenant_calls``, ``webhook_calls``.
+
+    ``list``, ``dead_letters``, ``parts_page`` and ``deliveries_page`` read one page; those called ``list_all``,
+    ``all_dead_letters``, ``parts`` and ``deliveries`` iterate over all.
+    """
+
+    submit = Call(task_calls.submit)
+    estimate = Call(task_calls.estimate)
+    get = Call(task_calls.get)
+    wait = Call(task_calls.wait)
+    cancel = Call(task_calls.cancel)
+    retry = Call(task_calls.retry)
+    delete = Call(task_calls.delete)
+    list = Call(task_calls.page)
+    list_all = Listing(task_calls.page)
+    parts_page = Call(task_calls.part_page)
+    upload = Call(uploading.upload)
+
+    dead_letters = Call(tenant_calls.dead_letter_page)
+    all_dead_letters = Listing(tenant_calls.dead_letter_page)
+    dead_letter = Call(tenant_calls.dead_letter)
+    replay = Call(tenant_calls.replay)
+    discard = Call(tenant_calls.discard)
+    models = Call(tenant_calls.models)
+    usage = Call(tenant_calls.usage)
+    limits = Call(tenant_calls.limits)
+
+    create_endpoint = Call(webhook_calls.create_endpoint)
+    endpoints = Call(webhook_calls.endpoints)
+    endpoint = Call(webhook_calls.endpoint)
+    change_endpoint = Call(webhook_calls.change_endpoint)
+    delete_endpoint = Call(webhook_calls.delete_endpoint)
+    test_endpoint = Call(webhook_calls.test_endpoint)
+    rotate_endpoint_secret = Call(webhook_calls.rotate_endpoint_secret)
+    rotate_webhook_secret = Call(webhook_calls.rotate_webhook_secret)
+    deliveries_page = Call(webhook_calls.delivery_page)
+    deliveries = Listing(webhook_calls.delivery_page)
+    delivery = Call(webhook_calls.delivery)
+    replay_delivery = Call(webhook_calls.replay_delivery)
+
+    parts = Listing(task_calls.part_page)
+
+
+class Client(Operations, Blocking):
     """Talks to one gateway as one tenant; a context manager. Any thread may call any method.
 
     All methods raise ``ApiError`` when the gateway refuses and ``UnreachableError`` when it doesn't answer. Broken
-    connections and answers with ``Retry-After`` are tried again a few times first; submissions carry an idempotency
-    key, so that trying again never makes a second task.
+    connections and answers with ``Retry-After`` are tried again a few times first; submissions and retries carry an
+    idempotency key, so that trying again never makes a second task.
     """
 
     def __init__(self, base_url: str, api_key: str, *, timeout_s: float = 30.0) -> None:
@@ -55,208 +95,90 @@ class Client:
         """Closes the connections."""
         self.close()
 
-    def submit(
-        self,
-        source: Source | Sequence[Source] | None = None,
-        *,
-        kind: str = "image",
-        model: str,
-        operation: str | None = None,
-        prompt: str | None = None,
-        options: Mapping[str, Any] | None = None,
-        deadline_s: int | None = None,
-        metadata: Mapping[str, str] | None = None,
-        idempotency_key: str | None = None,
-        wait_s: float | None = None,
-    ) -> Task:
-        """Hands in a task.
-
-        Args:
-            source: a file, an address (http, https, s3), bytes, or several of one sort; None for kind ``text``.
-            kind: image, video, document or text.
-            model: which model does it.
-            operation: ocr, caption, markdown, table, chart, extract or ask.
-            prompt: overrides the operation's own.
-            options: of the model and of the reading.
-            deadline_s: how long the task may take before it expires.
-            metadata: the caller's own; tasks can be listed by it.
-            idempotency_key: calls with the same key make one task; a new one by default.
-            wait_s: how long to wait for the end.
-
-        Returns:
-            the task as accepted, or as ended when that came within ``wait_s``.
-
-        Raises:
-            SourceError: for a file that isn't there, an unknown scheme, or files mixed with addresses.
-        """
-        fields: dict[str, Any] = {"kind": kind, "model": model, "operation": operation, "prompt": prompt}
-        fields |= {"options": options, "deadline_s": deadline_s, "metadata": metadata}
-        submission = Submission.of({key: value for key, value in fields.items() if value is not None}, source)
-        return self._hand_in(submission, idempotency_key or str(uuid.uuid4()), wait_s or 0.0)
-
-    def _hand_in(self, submission: Submission, idempotency_key: str, wait_s: float) -> Task:
-        headers = {"Idempotency-Key": idempotency_key}
-        if wait_s:
-            headers["Prefer"] = f"wait={_seconds(wait_s)}"
-        send = self._transport.send
-        return _task(send("POST", "/v1/tasks", headers=headers, content=submission.open, wait_s=wait_s))
-
-    def get(self, task_id: str, *, wait_s: float | None = None) -> Task:
-        """Reads a task.
-
-        Args:
-            task_id: which.
-            wait_s: how long the gateway may wait for its end before it answers.
-        """
-        params = {"wait": _seconds(wait_s) if wait_s else None}
-        return _task(self._transport.send("GET", f"{_path(task_id)}", params=params, wait_s=wait_s or 0.0))
-
-    def wait(self, task_id: str, timeout_s: float) -> Task:
-        """Waits for a task's end.
-
-        Returns:
-            the ended task, whatever its status.
-
-        Raises:
-            TaskTimeoutError: when it hasn't ended after ``timeout_s``.
-        """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            asked = time.monotonic()
-            task = self.get(task_id, wait_s=min(_LONG_POLL_S, max(0.0, deadline - asked)))
-            if task.is_ended:
-                return task
-            if time.monotonic() >= deadline:
-                raise TaskTimeoutError(f"task {task_id} is still {task.status} after {timeout_s:.0f} s")
-            time.sleep(max(0.0, asked + _LEAST_POLL_INTERVAL_S - time.monotonic()))
-
     @overload
-    def result(self, task_id: str, format: Literal["json"] = "json") -> dict[str, Any]: ...
+    def result(self, task_id: str, format: Literal["json"] = "json", *, part: int | None = None) -> dict[str, Any]: ...
     @overload
-    def result(self, task_id: str, format: Literal["text", "markdown"]) -> str: ...
+    def result(self, task_id: str, format: TextFormat, *, part: int | None = None) -> str: ...
     def result(
         self,
         task_id: str,
-        format: Literal["json", "text", "markdown"] = "json",  # noqa: A002 - the gateway's word for it
+        format: ResultFormat = "json",  # noqa: A002 - the gateway's word for it
+        *,
+        part: int | None = None,
     ) -> dict[str, Any] | str:
         """Reads a succeeded task's result, from the store when it is too large for the gateway.
 
         Args:
             task_id: which.
-            format: ``json`` for the whole result, ``text`` or ``markdown`` for what was read.
+            format: ``json`` for the whole result; ``text``, ``markdown`` or ``vtt`` for what was read.
+            part: one page's or clip's number, from 0, which may be read while the others still run; None for all.
         """
-        response = self._transport.send("GET", f"{_path(task_id)}/result", params={"format": format})
-        if response.is_redirect:
-            response = self._transport.follow(response)
-        return _object(response) if format == "json" else response.text
+        response = self._transport.run(task_calls.result(task_id, format, part))
+        return read_object(response) if format == "json" else response.text
 
-    def cancel(self, task_id: str) -> Task:
-        """Asks for a task's end; it is ``canceling`` until its worker has let go of it."""
-        return _task(self._transport.send("POST", f"{_path(task_id)}/cancel"))
+    def events(self, task_id: str, *, after: str | None = None) -> Iterator[Event]:
+        """Follows a task until its run has ended. A connection that breaks is made again, and no event is lost.
 
-    def retry(self, task_id: str) -> Task:
-        """Runs a failed task again; one that hasn't failed is refused as ``wrong_status``.
-
-        Where the connection broke after the gateway had done it, the repetition is refused too: read the task then.
+        Args:
+            task_id: which.
+            after: an event's id, to go on after it; from the task's beginning by default.
         """
-        return _task(self._transport.send("POST", f"{_path(task_id)}/retry"))
+        reading = EventReading(task_id, after)
+        while not reading.is_over:
+            for attempt in stamina.retry_context(**endless_repetition(_OUTAGE_S)):
+                with attempt, reading.connection(), self._transport.stream(reading.ask()) as source:
+                    if reading.begins(source.response):
+                        for sent in source.iter_sse():
+                            if (event := reading.take(sent)) is not None:
+                                yield event
 
-    def delete(self, task_id: str) -> None:
-        """Purges an ended task with its inputs and results; one that hasn't ended is refused as ``wrong_status``."""
-        self._transport.send("DELETE", _path(task_id))
 
-    def list(
+class AsyncClient(Operations, Awaited):
+    """``Client`` for one event loop: its methods are awaited, its iterators asynchronous."""
+
+    def __init__(self, base_url: str, api_key: str, *, timeout_s: float = 30.0) -> None:
+        """Opens nothing yet; see ``Client``."""
+        self._transport = AsyncTransport(base_url, api_key, timeout_s)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        """Returns the client."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the connections."""
+        await self.close()
+
+    @overload
+    async def result(
+        self, task_id: str, format: Literal["json"] = "json", *, part: int | None = None
+    ) -> dict[str, Any]: ...
+    @overload
+    async def result(self, task_id: str, format: TextFormat, *, part: int | None = None) -> str: ...
+    async def result(
         self,
+        task_id: str,
+        format: ResultFormat = "json",  # noqa: A002 - the gateway's word for it
         *,
-        status: str | None = None,
-        model: str | None = None,
-        kind: str | None = None,
-        limit: int | None = None,
-        cursor: str | None = None,
-    ) -> TaskPage:
-        """Reads one page of the tenant's tasks.
+        part: int | None = None,
+    ) -> dict[str, Any] | str:
+        """Reads a succeeded task's result; see ``Client.result``."""
+        response = await self._transport.run(task_calls.result(task_id, format, part))
+        return read_object(response) if format == "json" else response.text
 
-        Args:
-            status: only those.
-            model: only its tasks.
-            kind: only those.
-            limit: how many on a page; the gateway's own number by default.
-            cursor: an earlier page's ``next_cursor``.
-        """
-        params = {"status": status, "model": model, "kind": kind, "limit": limit, "cursor": cursor}
-        document = _object(self._transport.send("GET", "/v1/tasks", params=params))
-        return TaskPage(tuple(Task.from_json(item) for item in document["data"]), document.get("next_cursor"))
-
-    def list_all(
-        self, *, status: str | None = None, model: str | None = None, kind: str | None = None
-    ) -> Iterator[Task]:
-        """Reads all of the tenant's tasks, page by page as they are consumed."""
-        page = self.list(status=status, model=model, kind=kind)
-        yield from page.tasks
-        while page.next_cursor is not None:
-            page = self.list(status=status, model=model, kind=kind, cursor=page.next_cursor)
-            yield from page.tasks
-
-    def dead_letters(self, *, limit: int | None = None, cursor: str | None = None) -> DeadLetterPage:
-        """Reads one page of the tenant's dead letters.
-
-        Args:
-            limit: how many on a page; the gateway's own number by default.
-            cursor: an earlier page's ``next_cursor``.
-        """
-        params = {"limit": limit, "cursor": cursor}
-        document = _object(self._transport.send("GET", _DEAD_LETTERS, params=params))
-        letters = tuple(DeadLetter.from_json(item) for item in document["data"])
-        return DeadLetterPage(letters, document.get("next_cursor"))
-
-    def all_dead_letters(self) -> Iterator[DeadLetter]:
-        """Reads all of the tenant's dead letters, page by page as they are consumed; they may be handled meanwhile."""
-        page = self.dead_letters()
-        yield from page.letters
-        while page.next_cursor is not None:
-            page = self.dead_letters(cursor=page.next_cursor)
-            yield from page.letters
-
-    def dead_letter(self, task_id: str) -> DeadLetter:
-        """Reads a dead letter with the history of its attempts."""
-        response = self._transport.send("GET", _path(task_id, _DEAD_LETTERS))
-        try:
-            return DeadLetter.from_json(_object(response))
-        except TypeError as exc:
-            raise ProtocolError(f"{response.url} did not answer with a dead letter") from exc
-
-    def replay(self, task_id: str) -> Task:
-        """Runs a dead letter again, with all its attempts before it."""
-        return _task(self._transport.send("POST", f"{_path(task_id, _DEAD_LETTERS)}/replay"))
-
-    def discard(self, task_id: str) -> None:
-        """Takes a task off the dead letters; it stays failed until it is purged."""
-        self._transport.send("DELETE", _path(task_id, _DEAD_LETTERS))
-
-    def models(self) -> tuple[Model, ...]:
-        """Reads which models the fleet knows, and how busy they are."""
-        document = _object(self._transport.send("GET", "/v1/models"))
-        return tuple(Model.from_json(item) for item in document["data"])
-
-
-def _path(task_id: str, collection: str = "/v1/tasks") -> str:
-    return f"{collection}/{quote(task_id, safe='')}"
-
-
-def _seconds(wait_s: float) -> str:
-    """Words a wait as whole seconds, at least one."""
-    return str(max(1, round(wait_s)))
-
-
-def _object(response: httpx.Response) -> dict[str, Any]:
-    document = read_json(response)
-    if not isinstance(document, dict):
-        raise ProtocolError(f"{response.url} did not answer with an object")
-    return document
-
-
-def _task(response: httpx.Response) -> Task:
-    try:
-        return Task.from_json(_object(response))
-    except TypeError as exc:
-        raise ProtocolError(f"{response.url} did not answer with a task") from exc
+    async def events(self, task_id: str, *, after: str | None = None) -> AsyncIterator[Event]:
+        """Follows a task until its run has ended; see ``Client.events``."""
+        reading = EventReading(task_id, after)
+        while not reading.is_over:
+            async for attempt in stamina.retry_context(**endless_repetition(_OUTAGE_S)):
+                with attempt, reading.connection():
+                    async with self._transport.stream(reading.ask()) as source:
+                        if reading.begins(source.response):
+                            async for sent in source.aiter_sse():
+                                if (event := reading.take(sent)) is not None:
+                                    yield event

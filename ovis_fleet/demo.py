@@ -8,10 +8,11 @@ from rich.panel import Panel
 from rich.text import Text
 
 from ovis_fleet.client import Client
-from ovis_fleet.display import StackView, failure_line, print_lines, status_text, usage_line
+from ovis_fleet.display import StackView, print_lines
 from ovis_fleet.following import follow
 from ovis_fleet.records import Task
 from ovis_fleet.stack import LocalStack
+from ovis_fleet.task_tables import failure_line, status_text, usage_line
 
 #: For both tasks together; the bundled model needs seconds on a CPU.
 _TIMEOUT_S = 120.0

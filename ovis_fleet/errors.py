@@ -19,16 +19,19 @@ class ApiError(ClientError):
 
     Attributes:
         problem: all that it said.
+        retry_after_s: after how many seconds it may be asked again; None when it named no time.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, retry_after_s: float | None = None) -> None:
         """Words the problem.
 
         Args:
             problem: what the gateway said.
+            retry_after_s: the pause that it asked for.
         """
         super().__init__(problem.summary())
         self.problem = problem
+        self.retry_after_s = retry_after_s
 
     @property
     def status(self) -> int:

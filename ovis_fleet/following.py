@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from ovis_fleet.client import Client
-from ovis_fleet.errors import TaskTimeoutError
+from ovis_fleet.errors import TaskTimeoutError, UnreachableError
 from ovis_fleet.records import Task
 
 #: Between two looks at all tasks that run: short enough to see most states pass.
@@ -27,6 +27,7 @@ def follow(
 
     Raises:
         TaskTimeoutError: when one hasn't ended in time.
+        UnreachableError: when the gateway is away at that moment.
     """
     seen = dict(tasks)
     for label, task in seen.items():
@@ -37,7 +38,14 @@ def follow(
             raise TaskTimeoutError(f"{', '.join(running)} still running after {timeout_s:.0f} s")
         time.sleep(_POLL_INTERVAL_S)
         for label in running:
-            before, seen[label] = seen[label], client.get(seen[label].id)
+            before = seen[label]
+            try:
+                seen[label] = client.get(before.id)
+            except UnreachableError:
+                # The tasks were accepted: a gateway that is away for a while changes nothing for them.
+                if time.monotonic() > deadline:
+                    raise
+                break
             if (seen[label].status, seen[label].progress) != (before.status, before.progress):
                 on_change(label, seen[label])
     return seen

@@ -32,6 +32,7 @@ FileOption = Annotated[
     Path,
     typer.Option("--file", envvar="OVIS_TENANTS_FILE", exists=True, dir_okay=False, help="The tenants file."),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
 TenantArgument = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant's id.")]
 
 
@@ -41,6 +42,7 @@ def create(
     file: FileOption,
     scope: Annotated[list[Scope] | None, typer.Option(help="read, write, admin; read and write by default.")] = None,
     new_tenant: Annotated[bool, typer.Option(help="Add the tenant if the file has none of this id.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a key and print it, once: the file keeps its hash alone."""
     document = _read(file)
@@ -58,6 +60,9 @@ def create(
     }
     entry.setdefault("keys", []).append(made)
     _write(file, document)
+    if as_json:
+        print_lines(Console(), [json.dumps({"tenant": tenant, "id": made["id"], "scopes": made["scopes"], "key": key})])
+        return
     print_lines(Console(stderr=True), [f"{made['id']} of {tenant}; the key is not shown again:"])
     typer.echo(key)
 
@@ -65,7 +70,7 @@ def create(
 @keys_app.command("list")
 def list_keys(
     file: FileOption,
-    as_json: Annotated[bool, typer.Option("--json", help="Print them as lines of JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the keys of all tenants, without anything secret."""
     rows = [
@@ -77,7 +82,7 @@ def list_keys(
         )
     ]
     if as_json:
-        print_lines(Console(), [json.dumps(row) for row in rows])
+        print_lines(Console(), [json.dumps({"data": rows})])
         return
     table = Table("tenant", "key", "scopes")
     for row in rows:

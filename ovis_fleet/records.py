@@ -3,14 +3,26 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+T_co = TypeVar("T_co", covariant=True)
 
 #: The statuses that a task never leaves by itself.
 ENDED = frozenset({"succeeded", "failed", "canceled", "expired"})
 
 
-class _Record:
-    """A dataclass that is read from a JSON object."""
+class Record:
+    """A dataclass that is read from a JSON object.
+
+    Attributes:
+        said: what it is called in an error.
+        times: fields that are moments.
+        nested: fields that are records.
+    """
+
+    said: ClassVar[str] = "record"
+    times: ClassVar[tuple[str, ...]] = ()
+    nested: ClassVar[Mapping[str, "type[Record]"]] = {}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -18,13 +30,21 @@ class _Record:
 
         Raises:
             TypeError: when a field without default is missing.
+            ValueError: when a moment isn't one.
         """
         known = {item.name for item in fields(cls)}  # type: ignore[arg-type] # each subclass is a dataclass
-        return cls(**{key: value for key, value in document.items() if key in known and value is not None})
+        read = {key: value for key, value in document.items() if key in known and value is not None}
+        read |= {key: datetime.fromisoformat(read[key]) for key in cls.times if key in read}
+        read |= {key: _nested(kind, read[key]) for key, kind in cls.nested.items() if key in read}
+        return cls(**read)
+
+
+def _nested(kind: type[Record], value: Any) -> Any:
+    return tuple(kind.from_json(item) for item in value) if isinstance(value, list) else kind.from_json(value)
 
 
 @dataclass(frozen=True)
-class Problem(_Record):
+class Problem(Record):
     """An error as the gateway words it (RFC 9457).
 
     Attributes:
@@ -66,7 +86,7 @@ class Problem(_Record):
 
 
 @dataclass(frozen=True)
-class Progress(_Record):
+class Progress(Record):
     """How far a task is, in parts: images, pages or clips."""
 
     parts_total: int = 0
@@ -75,7 +95,7 @@ class Progress(_Record):
 
 
 @dataclass(frozen=True)
-class Usage(_Record):
+class Usage(Record):
     """What a task took. Seconds are those of the device that the model ran on."""
 
     images: int = 0
@@ -89,7 +109,7 @@ class Usage(_Record):
 
 
 @dataclass(frozen=True)
-class Result(_Record):
+class Result(Record):
     """What a task brought.
 
     Attributes:
@@ -110,7 +130,7 @@ class Result(_Record):
 
 
 @dataclass(frozen=True)
-class Task(_Record):
+class Task(Record):
     """A task as it was when it was read. Times carry their zone.
 
     Attributes:
@@ -120,6 +140,7 @@ class Task(_Record):
         model: which model does it.
         operation: what is asked of the model.
         progress: how far it is.
+        stage: planning, parts, summary or assembling; None for a task of one part, and once it has ended.
         run: 1, and one more for every retry.
         attempts: how often its parts were claimed.
         deadline_at: when its run expires; None for never.
@@ -130,12 +151,22 @@ class Task(_Record):
         metadata: the caller's own.
     """
 
+    said: ClassVar[str] = "task"
+    times: ClassVar[tuple[str, ...]] = ("created_at", "started_at", "deadline_at", "ended_at", "expires_at")
+    nested: ClassVar[Mapping[str, type[Record]]] = {
+        "progress": Progress,
+        "usage": Usage,
+        "result": Result,
+        "error": Problem,
+    }
+
     id: str
     status: str
     kind: str = ""
     model: str = ""
     operation: str | None = None
     progress: Progress = field(default_factory=Progress)
+    stage: str | None = None
     run: int = 1
     attempts: int = 0
     created_at: datetime | None = None
@@ -148,20 +179,6 @@ class Task(_Record):
     result_url: str | None = None
     error: Problem | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Reads a task with its nested records and times."""
-        nested: dict[str, type[_Record]] = {
-            "progress": Progress,
-            "usage": Usage,
-            "result": Result,
-            "error": Problem,
-        }
-        read: dict[str, Any] = dict(document)
-        read.update({key: kind.from_json(read[key]) for key, kind in nested.items() if read.get(key)})
-        read.update(_read_times(read, "created_at", "started_at", "deadline_at", "ended_at", "expires_at"))
-        return super().from_json(read)
 
     @property
     def is_ended(self) -> bool:
@@ -177,7 +194,7 @@ class Task(_Record):
 
 
 @dataclass(frozen=True)
-class AttemptEnd(_Record):
+class AttemptEnd(Record):
     """One attempt that has ended.
 
     Attributes:
@@ -188,20 +205,17 @@ class AttemptEnd(_Record):
         why: what ended it: an error's code, or words.
     """
 
+    times: ClassVar[tuple[str, ...]] = ("started_at", "ended_at")
+
     attempt: int
     worker: str = ""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     why: str = ""
 
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Reads an attempt with its times."""
-        return super().from_json({**document, **_read_times(document, "started_at", "ended_at")})
-
 
 @dataclass(frozen=True)
-class DeadLetter:
+class DeadLetter(Record):
     """A task whose every attempt ended without a result.
 
     Attributes:
@@ -209,35 +223,15 @@ class DeadLetter:
         history: its attempts, oldest first, those of earlier runs included.
     """
 
+    said: ClassVar[str] = "dead letter"
+    nested: ClassVar[Mapping[str, type[Record]]] = {"task": Task, "history": AttemptEnd}
+
     task: Task
-    history: tuple[AttemptEnd, ...]
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Reads a dead letter with its task and its history.
-
-        Raises:
-            TypeError: when it has no task.
-        """
-        history = tuple(AttemptEnd.from_json(line) for line in document.get("history") or ())
-        return cls(Task.from_json(document.get("task") or {}), history)
+    history: tuple[AttemptEnd, ...] = ()
 
 
 @dataclass(frozen=True)
-class DeadLetterPage:
-    """One page of a list.
-
-    Attributes:
-        letters: the last to die first.
-        next_cursor: leads to the next page; None on the last.
-    """
-
-    letters: tuple[DeadLetter, ...]
-    next_cursor: str | None
-
-
-@dataclass(frozen=True)
-class Model(_Record):
+class Model(Record):
     """A model that the fleet knows.
 
     Attributes:
@@ -249,6 +243,8 @@ class Model(_Record):
         waiting: how many parts wait for it.
     """
 
+    said: ClassVar[str] = "model"
+
     id: str
     description: str = ""
     params_b: float | None = None
@@ -258,18 +254,13 @@ class Model(_Record):
 
 
 @dataclass(frozen=True)
-class TaskPage:
+class Page(Generic[T_co]):
     """One page of a list.
 
     Attributes:
-        tasks: newest first.
+        items: in the list's order.
         next_cursor: leads to the next page; None on the last.
     """
 
-    tasks: tuple[Task, ...]
+    items: tuple[T_co, ...]
     next_cursor: str | None
-
-
-def _read_times(document: Mapping[str, Any], *names: str) -> dict[str, datetime]:
-    """Returns those of the named times that the document has."""
-    return {name: datetime.fromisoformat(document[name]) for name in names if document.get(name)}

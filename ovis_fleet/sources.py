@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
-#: A file (``Path``, or ``str`` without a scheme), an address (``http://``, ``https://``, ``s3://``) or bytes.
-Source = Path | str | bytes
+from ovis_fleet.tenant_records import Upload
+
+#: A file (``Path``, or ``str`` without a scheme), an address (``http``, ``https``, ``s3``), bytes or an upload.
+Source: TypeAlias = Path | str | bytes | Upload
 
 #: How the JSON body names an address of each scheme.
 _INPUT_KEYS = {"http": "url", "https": "url", "s3": "s3"}
@@ -27,6 +29,14 @@ def kind_of(source: Path | str) -> str:
     """Returns the kind of task that a file or an address is meant for, by its name alone."""
     name = str(source).partition("?")[0] if "://" in str(source) else str(source)
     return _KINDS.get(name.rpartition(".")[2].lower(), "image")
+
+
+def kind_of_all(source: Source | Sequence[Source] | None) -> str:
+    """Returns the kind of task that sources are meant for, by the first one's name; text without a source."""
+    if source is None:
+        return "text"
+    first = source if isinstance(source, Path | str | bytes | Upload) else next(iter(source), b"")
+    return kind_of(first) if isinstance(first, Path | str) else "image"
 
 
 class SourceError(ValueError):
@@ -58,11 +68,11 @@ class Submission:
         """
         if source is None:
             return cls(body, ())
-        sources = [source] if isinstance(source, Path | str | bytes) else list(source)
+        sources = [source] if isinstance(source, Path | str | bytes | Upload) else list(source)
         inputs = [_address(item) for item in sources]
         addresses = [item for item in inputs if item is not None]
         if not addresses:
-            return cls(body, tuple(_file(item) for item in sources))
+            return cls(body, tuple(existing_file(item) for item in sources if not isinstance(item, Upload)))
         if len(addresses) < len(sources):
             raise SourceError("files and addresses can't be mixed in one task")
         named = {"input": addresses[0]} if len(addresses) == 1 else {"inputs": addresses}
@@ -73,11 +83,13 @@ class Submission:
         if not self.files:
             return {"json": self.body}
         task = ("task", (None, json.dumps(self.body).encode(), "application/json"))
-        return {"files": [task, *(("file", _upload(file, stack)) for file in self.files)]}
+        return {"files": [task, *(("file", opened(file, stack)) for file in self.files)]}
 
 
 def _address(source: Source) -> dict[str, str] | None:
     """Returns the input object of an address, or None for a file."""
+    if isinstance(source, Upload):
+        return {"upload": source.id}
     if not isinstance(source, str) or "://" not in source:
         return None
     scheme = source.partition("://")[0].lower()
@@ -86,7 +98,12 @@ def _address(source: Source) -> dict[str, str] | None:
     return {_INPUT_KEYS[scheme]: source}
 
 
-def _file(source: Source) -> Path | bytes:
+def existing_file(source: Path | str | bytes) -> Path | bytes:
+    """Returns the file that is meant; bytes are one.
+
+    Raises:
+        SourceError: when it isn't there.
+    """
     if isinstance(source, bytes):
         return source
     path = Path(source)
@@ -95,8 +112,19 @@ def _file(source: Source) -> Path | bytes:
     return path
 
 
-def _upload(file: Path | bytes, stack: ExitStack) -> tuple[str, bytes | IO[bytes], str]:
+def size_of(file: Path | bytes) -> int:
+    """Returns how many bytes a file has."""
+    return len(file) if isinstance(file, bytes) else file.stat().st_size
+
+
+def media_type_of(file: Path | bytes) -> str:
+    """Returns a file's media type, by its name alone."""
+    guessed = None if isinstance(file, bytes) else mimetypes.guess_type(file.name)[0]
+    return guessed or "application/octet-stream"
+
+
+def opened(file: Path | bytes, stack: ExitStack) -> tuple[str, bytes | IO[bytes], str]:
+    """Returns a file as httpx takes it in a form; the stack closes it."""
     if isinstance(file, bytes):
-        return "upload", file, "application/octet-stream"
-    media_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-    return file.name, stack.enter_context(file.open("rb")), media_type
+        return "upload", file, media_type_of(file)
+    return file.name, stack.enter_context(file.open("rb")), media_type_of(file)

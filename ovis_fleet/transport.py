@@ -1,38 +1,26 @@
-"""Sending requests to the gateway: the key stays with it, and what may be repeated is tried again."""
+"""The two ways to the gateway: blocking, and for an event loop. The key goes to the gateway alone."""
 
+import asyncio
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
-from http import HTTPStatus
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib import metadata
 from ipaddress import ip_address
-from json import JSONDecodeError
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
+import stamina
+from httpx_sse import EventSource
 
-from ovis_fleet.errors import ApiError, ProtocolError, UnreachableError
-from ovis_fleet.records import Problem
+from ovis_fleet.errors import ClientError
+from ovis_fleet.repeating import repetition, worded
+from ovis_fleet.wire import Ask, Flow, Pause, Running, Step, checked
 
-#: How often a call is tried in all.
-_ATTEMPTS = 4
-
-#: The pause before the first repetition when the gateway names none; doubled each time.
-_FIRST_PAUSE_S = 0.2
-
-#: A gateway that asks for a longer pause is not waited for: the caller learns of it instead.
-_LONGEST_PAUSE_S = 30.0
-
-#: With ``Retry-After``: the key's first request still runs, too many requests, no room or no Redis.
-_WORTH_RETRYING = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
-
-#: Makes httpx's arguments anew for each attempt; files that it opens are closed after the attempt.
-Content = Callable[[ExitStack], dict[str, Any]]
+T = TypeVar("T")
 
 
 class Transport:
-    """A connection pool to one gateway. Any thread may use it."""
+    """A pool of connections for blocking calls. Any thread may use it."""
 
     def __init__(self, base_url: str, api_key: str, timeout_s: float) -> None:
         """Opens nothing yet.
@@ -43,119 +31,116 @@ class Transport:
             timeout_s: for each connection, and for each silence of the gateway.
         """
         self._timeout_s = timeout_s
-        self._client = httpx.Client(
-            base_url=base_url,
-            headers={
-                "Authorization": f"Bearer {api_key}",
-                "User-Agent": f"ovis-fleet/{metadata.version('ovis-fleet')}",
-            },
-            timeout=timeout_s,
-            trust_env=not _is_loopback(httpx.URL(base_url).host),
-        )
+        options = _options(base_url)
+        self._gateway = httpx.Client(base_url=base_url, headers=_headers(api_key), **options)
+        self._elsewhere = httpx.Client(**options)
 
     def close(self) -> None:
         """Closes the connections."""
-        self._client.close()
+        self._gateway.close()
+        self._elsewhere.close()
 
-    def send(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: dict[str, Any] | None = None,
-        headers: dict[str, str] | None = None,
-        content: Content = lambda _stack: {},
-        wait_s: float = 0.0,
-    ) -> httpx.Response:
-        """Sends a request that may be repeated, a bounded number of times.
-
-        Args:
-            method: HTTP's.
-            path: below the gateway's address.
-            params: of the query; those that are None are left out.
-            headers: besides the client's own.
-            content: makes the body, once for each attempt.
-            wait_s: how long the gateway was asked to wait; its silence is allowed to last that much longer.
+    def run(self, flow: Flow[T]) -> T:
+        """Runs a flow to its end.
 
         Raises:
-            ApiError: for a problem that remains.
-            UnreachableError: when no attempt got an answer.
+            ClientError: what the flow doesn't handle.
         """
-        query = {key: value for key, value in (params or {}).items() if value is not None}
-        timeout = httpx.Timeout(self._timeout_s, read=self._timeout_s + wait_s)
-        request = partial(self._client.request, method, path, params=query, headers=headers, timeout=timeout)
-        pause_s = _FIRST_PAUSE_S
-        for remaining in reversed(range(_ATTEMPTS)):
-            response = self._attempt(request, content, is_last=remaining == 0)
-            if response is not None:
-                asked_s = _retry_after_s(response)
-                if remaining == 0 or asked_s is None or asked_s > _LONGEST_PAUSE_S:
-                    return _checked(response)
-                pause_s = max(pause_s, asked_s)
-            time.sleep(pause_s)
-            pause_s *= 2
+        running = Running(flow)
+        while (step := running.step) is not None:
+            running.feed(self._outcome(step))
+        return running.result
+
+    @contextmanager
+    def stream(self, request: Ask) -> Iterator[EventSource]:
+        """Opens an answer that is read as it comes. Not repeated.
+
+        Raises:
+            ApiError: when the gateway refuses.
+            UnreachableError: when the connection can't be made, or breaks within the context.
+        """
+        with worded(self._gateway.base_url), ExitStack() as stack:
+            arguments = request.arguments(stack, self._timeout_s)
+            with self._gateway.stream(**arguments) as response:
+                if response.is_error:
+                    response.read()
+                yield EventSource(checked(response))
+
+    def _outcome(self, step: Step) -> httpx.Response | ClientError | None:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        client = self._elsewhere if step.is_foreign else self._gateway
+        try:
+            for attempt in stamina.retry_context(**repetition(step)):
+                with attempt, worded(_place(client, step)), ExitStack() as stack:
+                    return checked(client.request(**step.arguments(stack, self._timeout_s)))
+        except ClientError as exc:
+            return exc
         raise AssertionError("the last attempt returns or raises")
 
-    def _attempt(
-        self, request: Callable[..., httpx.Response], content: Content, *, is_last: bool
-    ) -> httpx.Response | None:
-        """Sends once; None when the connection broke and another attempt may follow."""
-        try:
-            with ExitStack() as stack:
-                return request(**content(stack))
-        except (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout) as exc:
-            if is_last:
-                raise UnreachableError(f"cannot reach {self._client.base_url}: {exc}") from exc
+
+class AsyncTransport:
+    """A pool of connections for one event loop."""
+
+    def __init__(self, base_url: str, api_key: str, timeout_s: float) -> None:
+        """Opens nothing yet; see ``Transport``."""
+        self._timeout_s = timeout_s
+        options = _options(base_url)
+        self._gateway = httpx.AsyncClient(base_url=base_url, headers=_headers(api_key), **options)
+        self._elsewhere = httpx.AsyncClient(**options)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._gateway.aclose()
+        await self._elsewhere.aclose()
+
+    async def run(self, flow: Flow[T]) -> T:
+        """Runs a flow to its end; see ``Transport.run``."""
+        running = Running(flow)
+        while (step := running.step) is not None:
+            running.feed(await self._outcome(step))
+        return running.result
+
+    @asynccontextmanager
+    async def stream(self, request: Ask) -> AsyncIterator[EventSource]:
+        """Opens an answer that is read as it comes; see ``Transport.stream``."""
+        with worded(self._gateway.base_url), ExitStack() as stack:
+            arguments = request.arguments(stack, self._timeout_s)
+            async with self._gateway.stream(**arguments) as response:
+                if response.is_error:
+                    await response.aread()
+                yield EventSource(checked(response))
+
+    async def _outcome(self, step: Step) -> httpx.Response | ClientError | None:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
             return None
-        except httpx.HTTPError as exc:
-            raise UnreachableError(f"no answer from {self._client.base_url}: {exc}") from exc
-
-    def follow(self, response: httpx.Response) -> httpx.Response:
-        """Fetches what a redirect points at, without the key: the address is another host's.
-
-        Raises:
-            ApiError: when that host refuses.
-            UnreachableError: when it doesn't answer.
-        """
-        target = response.url.join(response.headers["Location"])
+        client = self._elsewhere if step.is_foreign else self._gateway
         try:
-            found = httpx.get(target, timeout=self._timeout_s, trust_env=not _is_loopback(target.host))
-        except httpx.HTTPError as exc:
-            raise UnreachableError(f"cannot reach {target.host}: {exc}") from exc
-        return _checked(found)
+            async for attempt in stamina.retry_context(**repetition(step)):
+                with attempt, worded(_place(client, step)), ExitStack() as stack:
+                    return checked(await client.request(**step.arguments(stack, self._timeout_s)))
+        except ClientError as exc:
+            return exc
+        raise AssertionError("the last attempt returns or raises")
 
 
-def read_json(response: httpx.Response) -> Any:
-    """Returns the JSON document of an answer.
-
-    Raises:
-        ProtocolError: when it isn't JSON.
-    """
-    try:
-        return response.json()
-    except (JSONDecodeError, UnicodeDecodeError) as exc:
-        raise ProtocolError(f"{response.url} did not answer with JSON") from exc
+def _headers(api_key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {api_key}", "User-Agent": f"ovis-fleet/{metadata.version('ovis-fleet')}"}
 
 
-def _checked(response: httpx.Response) -> httpx.Response:
-    """Returns the answer, or raises it as an ApiError."""
-    if not response.is_error:
-        return response
-    document: dict[str, Any] = {}
-    if "json" in response.headers.get("Content-Type", ""):
-        read = read_json(response)
-        document = read if isinstance(read, dict) else {}
-    title = HTTPStatus(response.status_code).phrase if response.status_code in list(HTTPStatus) else ""
-    problem = Problem.from_json({"title": title, **document, "status": response.status_code})
-    raise ApiError(problem)
+def _options(base_url: str) -> dict[str, Any]:
+    """Returns what both pools are made with; no proxy is asked for this machine."""
+    return {"verify": httpx.create_ssl_context(), "trust_env": not _is_loopback(httpx.URL(base_url).host)}
 
 
-def _retry_after_s(response: httpx.Response) -> float | None:
-    """Returns the pause that the gateway asks for before a repetition, or None when none makes sense."""
-    value = response.headers.get("Retry-After", "")
-    if response.status_code not in _WORTH_RETRYING or not value.isdigit():
-        return None
-    return float(value)
+def _place(client: httpx.Client | httpx.AsyncClient, request: Ask) -> httpx.URL:
+    """Returns whom a failure is to be put down to; a presigned address is a secret, so the host alone."""
+    if not request.is_foreign:
+        return client.base_url
+    url = httpx.URL(request.target)
+    return httpx.URL(scheme=url.scheme, host=url.host, port=url.port)
 
 
 def _is_loopback(host: str) -> bool:

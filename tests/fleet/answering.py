@@ -73,9 +73,8 @@ class Server:
                     self.end_headers()
                     return
                 kind = "text/plain" if isinstance(answer.body, str) else "application/json"
-                self.send_header("Content-Type", "application/problem+json" if is_problem else kind)
-                self.send_header("Content-Length", str(len(text.encode())))
-                for key, value in answer.headers.items():
+                headers = {"Content-Type": "application/problem+json" if is_problem else kind, **answer.headers}
+                for key, value in {**headers, "Content-Length": str(len(text.encode()))}.items():
                     self.send_header(key, value)
                 self.end_headers()
                 self.wfile.write(text.encode())

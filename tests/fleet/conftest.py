@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -11,6 +12,7 @@ from ovis_fleet import Client
 from ovis_fleet.parts import PartState
 from ovis_fleet.stack import LocalStack, StackConfig
 from tests.fleet.answering import KEY, Server
+from tests.fleet.both_clients import Open, open_client
 
 
 def is_gone(pid: int) -> bool:
@@ -81,7 +83,13 @@ def other_host() -> Iterator[Server]:
     made.close()
 
 
+@pytest.fixture(params=["blocking", "async"])
+def opening(request: pytest.FixtureRequest) -> Open:
+    """Opens either client, as ``Client`` would be."""
+    return partial(open_client, request.param)
+
+
 @pytest.fixture
-def client(server: Server) -> Iterator[Client]:
-    with Client(server.url, KEY, timeout_s=5) as made:
+def client(server: Server, opening: Open) -> Iterator[Client]:
+    with opening(server.url, KEY, timeout_s=5) as made:
         yield made

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from ovis_fleet import ApiError, Client, ProtocolError, SourceError, Task, UnreachableError
+from ovis_fleet import ApiError, Client, ProtocolError, SourceError, Task, UnreachableError, Upload
 from tests.fleet.answering import KEY, Answer, Server, problem, task_document
+from tests.fleet.both_clients import Open
 
 
 def test_a_file_goes_as_multipart_with_the_task_beside_it(server: Server, client: Client, tmp_path: Path) -> None:
@@ -39,7 +40,11 @@ def test_a_file_goes_as_multipart_with_the_task_beside_it(server: Server, client
         pytest.param("https://host/a.png", {"input": {"url": "https://host/a.png"}}, id="url"),
         pytest.param("s3://ovis/uploads/a", {"input": {"s3": "s3://ovis/uploads/a"}}, id="s3"),
         pytest.param(["http://h/a", "s3://b/c"], {"inputs": [{"url": "http://h/a"}, {"s3": "s3://b/c"}]}, id="several"),
-        pytest.param(None, {}, id="none"),
+        pytest.param(None, {"kind": "text"}, id="none"),
+        pytest.param("s3://ovis/a.PDF", {"kind": "document", "input": {"s3": "s3://ovis/a.PDF"}}, id="document"),
+        pytest.param(
+            [Upload("upl_1"), "http://h/a"], {"inputs": [{"upload": "upl_1"}, {"url": "http://h/a"}]}, id="upload"
+        ),
     ],
 )
 def test_addresses_go_in_the_json_body(server: Server, client: Client, source: Any, expected: dict[str, Any]) -> None:
@@ -124,7 +129,7 @@ def test_trying_again_has_an_end(server: Server, client: Client) -> None:
     with pytest.raises(ApiError) as caught:
         client.models()
 
-    assert caught.value.code == "queue_full"
+    assert (caught.value.code, caught.value.retry_after_s) == ("queue_full", 0)
     assert len(server.seen) == 4
 
 
@@ -182,13 +187,13 @@ def test_another_service_at_the_address_is_recognised(server: Server, client: Cl
             client.get("task_1")
 
 
-def test_nobody_at_the_address_is_an_error_of_its_own() -> None:
-    with Client("http://127.0.0.1:9", KEY) as client, pytest.raises(UnreachableError, match="cannot reach"):
+def test_nobody_at_the_address_is_an_error_of_its_own(opening: Open) -> None:
+    with opening("http://127.0.0.1:9", KEY) as client, pytest.raises(UnreachableError, match="cannot reach"):
         client.models()
 
 
-def test_a_silent_gateway_is_given_up(server: Server) -> None:
+def test_a_silent_gateway_is_given_up(server: Server, opening: Open) -> None:
     server.will_answer(Answer())
     server._http.shutdown()
-    with Client(server.url, KEY, timeout_s=0.2) as client, pytest.raises(UnreachableError, match="no answer"):
+    with opening(server.url, KEY, timeout_s=0.2) as client, pytest.raises(UnreachableError, match="no answer"):
         client.models()

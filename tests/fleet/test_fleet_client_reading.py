@@ -1,12 +1,16 @@
 """The client reads: tasks, results, lists, dead letters; against a real HTTP server that answers as it is told."""
 
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ovis_fleet import ApiError, Client, ProtocolError, TaskTimeoutError
+from ovis_fleet import ApiError, Client, ProtocolError, TaskTimeoutError, UnreachableError
+from ovis_fleet.uploading import LARGE_BYTES
 from tests.fleet.answering import KEY, Answer, Server, problem, task_document
+from tests.fleet.both_clients import Open
 
 
 def test_a_task_is_read_whole_and_unknown_fields_are_left_out(server: Server, client: Client) -> None:
@@ -45,7 +49,7 @@ def test_waiting_asks_again_until_the_end(server: Server, client: Client) -> Non
 
     assert task.error is not None
     assert task.error.code == "not_an_image"
-    assert [request.path for request in server.seen] == ["/v1/tasks/task_1?wait=20"] * 3
+    assert [request.path for request in server.seen] == ["/v1/tasks/task_1", *["/v1/tasks/task_1?wait=20"] * 2]
 
 
 def test_waiting_ends_with_the_callers_time(server: Server, client: Client) -> None:
@@ -185,12 +189,12 @@ def test_models_are_read_tolerantly(server: Server, client: Client) -> None:
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: Server, opening: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     server.will_answer(Answer(200, {"data": []}))
 
-    with Client(server.url, KEY) as client:
+    with opening(server.url, KEY) as client:
         assert client.models() == ()
 
 
@@ -200,3 +204,104 @@ def test_a_problem_with_one_invalid_value_is_not_said_twice(server: Server, clie
 
     with pytest.raises(ApiError, match=r"^x: there is no such model \[/model\]$"):
         client.models()
+
+
+def sent(*events: tuple[str, dict[str, Any]]) -> str:
+    """A stream's text, with a comment after each event that keeps it alive."""
+    return "".join(f"id: {key}\nevent: {body['kind']}\ndata: {json.dumps(body)}\n\n: ping\n\n" for key, body in events)
+
+
+def test_a_stream_of_events_that_ends_early_is_resumed_after_its_last(server: Server, client: Client) -> None:
+    begun = sent(("1-0", {"kind": "status", "run": 1, "status": "running"}))
+    rest = sent(
+        ("2-0", {"kind": "part", "run": 1, "part": 0, "state": "succeeded", "later": 1}),
+        ("3-0", {"kind": "status", "run": 1, "status": "succeeded"}),
+    )
+    stream = {"Content-Type": "text/event-stream"}
+    server.will_answer(Answer(drop=True), Answer(200, begun, stream), Answer(drop=True), Answer(200, rest, stream))
+
+    events = list(client.events("task_1"))
+
+    assert [(event.id, event.kind, event.status or event.state) for event in events] == [
+        ("1-0", "status", "running"),
+        ("2-0", "part", "succeeded"),
+        ("3-0", "status", "succeeded"),
+    ]
+    assert [request.headers.get("last-event-id") for request in server.seen] == [None, None, "1-0", "1-0"]
+
+
+def test_nothing_after_the_last_event_is_an_end(server: Server, client: Client) -> None:
+    server.will_answer(Answer(204))
+
+    assert list(client.events("task_1", after="9-0")) == []
+
+
+def test_what_is_no_stream_is_not_taken_for_one(server: Server, client: Client) -> None:
+    server.will_answer(Answer(404, problem(404, "not_found")), Answer(200, {"hello": "world"}))
+
+    with pytest.raises(ApiError, match="not_found"):
+        next(iter(client.events("task_1")))
+    with pytest.raises(ProtocolError, match="did not answer with events"):
+        next(iter(client.events("task_1")))
+
+
+def test_a_large_file_goes_to_the_store_and_the_key_does_not(
+    server: Server, other_host: Server, client: Client, tmp_path: Path
+) -> None:
+    picture = tmp_path / "large.png"
+    picture.write_bytes(b"x" * (LARGE_BYTES + 1))
+    form = {"url": f"{other_host.url}/ovis", "fields": {"key": "incoming/1", "policy": "p"}}
+    server.will_answer(Answer(201, {"id": "upl_1", "post": form}), Answer(202, task_document()))
+    other_host.will_answer(Answer(drop=True), Answer(204))
+
+    client.submit(picture, model="m")
+
+    announced, submitted = server.seen
+    assert announced.json() == {"size_bytes": LARGE_BYTES + 1, "media_type": "image/png"}
+    assert submitted.json() == {"kind": "image", "model": "m", "input": {"upload": "upl_1"}}
+    _, again = other_host.seen
+    assert KEY not in str(again.headers)
+    parts = again.parts()
+    assert [part[0] for part in parts] == ["key", "policy", "file"]
+    assert (parts[2][2], len(parts[2][3])) == ("image/png", LARGE_BYTES + 1)
+
+
+def test_a_secret_is_not_rotated_twice(server: Server, client: Client) -> None:
+    server.will_answer(Answer(drop=True), Answer(200, {"secret": "whsec_1"}))
+
+    with pytest.raises(UnreachableError):
+        client.rotate_webhook_secret()
+    assert len(server.seen) == 1
+
+
+def test_secrets_are_not_part_of_what_is_printed(server: Server, client: Client) -> None:
+    server.will_answer(Answer(201, {"id": "we_1", "url": "https://h/", "secret": "whsec_1"}))
+
+    made = client.create_endpoint("https://h/")
+
+    assert made.secret == "whsec_1"
+    assert "whsec_1" not in repr(made)
+
+
+def test_use_and_limits_are_read_with_what_is_nested(server: Server, client: Client) -> None:
+    day = {"date": "2026-11-22", "tasks": {"submitted": 2}, "usage": {"pages": 3}}
+    limits = ("max_unended_tasks", "unended_tasks", "max_waiting_parts", "max_waiting_bytes", "waiting_bytes")
+    limits += ("max_body_bytes", "max_upload_bytes", "max_wait_s")
+    server.will_answer(
+        Answer(200, {"data": [day], "total": day}), Answer(200, dict.fromkeys(limits, 7)), Answer(200, {"hello": 1})
+    )
+
+    used = client.usage(7)
+
+    assert (used.data[0].date, used.total.usage.pages, used.total.tasks) == ("2026-11-22", 3, {"submitted": 2})
+    assert client.limits().max_wait_s == 7
+    with pytest.raises(ProtocolError, match="did not answer with a set of limits"):
+        client.limits()
+    assert server.seen[0].path == "/v1/usage?days=7"
+
+
+def test_waiting_survives_a_gateway_that_goes_away(server: Server, client: Client) -> None:
+    gone = [Answer(drop=True)] * 5
+    server.will_answer(Answer(200, task_document("running")), *gone, Answer(200, task_document("succeeded")))
+
+    assert client.wait("task_1", timeout_s=60).status == "succeeded"

@@ -48,7 +48,7 @@ def test_a_new_tenant_is_added_when_it_is_meant(path: Path) -> None:
 
 def test_keys_are_listed_and_revoked_but_for_the_last(path: Path) -> None:
     key = keys(path, "create", "old")
-    rows = [json.loads(line) for line in keys(path, "list", "--json").splitlines()]
+    rows = json.loads(keys(path, "list", "--json"))["data"]
 
     assert [row["tenant"] for row in rows] == ["old", "old"]
     keys(path, "revoke", "old", "sha_00000000")
