@@ -104,7 +104,10 @@ def _services(settings: GatewaySettings) -> Services:
         parts=Parts(client, records),
         blobs=blobs,
         planner=Planner(settings.egress, load_prompt_books(settings.prompts_dir)),
-        estimator=Estimator(client, blobs, uploads, settings.estimate_wait_s),
+        # Its own client: who waits for an estimate holds a connection.
+        estimator=Estimator(
+            connect_async(settings.redis_url.get_secret_value()), blobs, uploads, settings.estimate_wait_s
+        ),
         submitter=Submitter(
             client, records, blobs, uploads, settings.queue_max_waiting_parts, settings.queue_max_bytes
         ),
@@ -133,4 +136,5 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.wait(running)
         await services.submitter.client.aclose()
+        await services.estimator.client.aclose()
         services.blobs.close()

@@ -20,7 +20,10 @@ class GatewaySettings(FleetSettings):
         32 * 1024 * 1024, ge=1024, le=1024**3, description="longest request body, JSON or multipart"
     )
     max_upload_bytes: int = Field(
-        1024**3, ge=1, le=5 * 1024**3, description="longest upload; S3 takes no more than 5 GiB in one piece"
+        64 * 1024**2,
+        ge=1,
+        le=5 * 1024**3,
+        description="longest upload; workers read no more than their OVIS_MEDIA_MAX_INPUT_BYTES of it",
     )
     max_wait_s: float = Field(60.0, ge=0, le=600, description="longest that one request waits for a task's end")
     chat_s: float = Field(600.0, ge=0.1, le=86_400, description="longest that a chat completion may take")

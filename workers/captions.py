@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import redis
 
 from contract.blobs import BlobStore
+from contract.errors import InputUnavailable, InternalError
 from contract.results import PartResult
 from contract.store import task_key
 
@@ -34,7 +35,7 @@ def read_captions(client: redis.Redis, blobs: BlobStore, task_id: str, summary_p
     Raises:
         redis.RedisError: Redis is away.
         BlobsUnavailable: S3 is away.
-        InputUnavailable: A stored result is gone.
+        InternalError: A stored result is gone.
     """
     stored = client.hmget(task_key(task_id), [f"p{part}:result" for part in range(summary_part)])
     results = [PartResult.model_validate_json(one) for one in stored if one]
@@ -44,7 +45,11 @@ def read_captions(client: redis.Redis, blobs: BlobStore, task_id: str, summary_p
 def _text(result: PartResult, blobs: BlobStore) -> str:
     if result.text is not None:
         return result.text
-    return str(json.loads(blobs.get(result.blob_key))["text"])
+    try:
+        stored = json.loads(blobs.get(result.blob_key))
+    except InputUnavailable as exc:
+        raise InternalError("a clip's result isn't in the object store") from exc
+    return str(stored["text"])
 
 
 def _clock(seconds: float) -> str:

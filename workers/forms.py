@@ -33,6 +33,9 @@ _SERIES = {
     "additionalProperties": False,
 }
 
+#: Levels of lists and objects in an answer beyond which it can't be stored with its record.
+MAX_DEPTH = 100
+
 #: The form of the operation ``chart``.
 CHART_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -95,7 +98,16 @@ def _read_json(text: str) -> tuple[JsonValue] | None:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return None
-    return (value,)
+    return (value,) if _depth(value) <= MAX_DEPTH else None
+
+
+def _depth(value: JsonValue) -> int:
+    """Levels of lists and objects inside one another."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, list | dict)]:
+        depth += 1
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 def tightened(schema: Any) -> Any:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from contract.blobs import BlobStore
 from contract.errors import InputUnavailable, InternalError, StoreUnavailable
 from contract.planned import PartRecord, part_fields, read_part
-from contract.rendering import PartDocument, as_text
+from contract.rendering import PartDocument
 from contract.store import task_key
 
 #: Parts that are read together: so many results are held at once.
@@ -54,11 +54,6 @@ class PartDocuments:
             return int(self.client.hget(task_key(task_id), "parts_total") or 0)
         except RedisError as exc:
             raise StoreUnavailable("the queue can't be reached; try again later") from exc
-
-    def captions(self, task_id: str, num_clips: int) -> str:
-        """What the clips of a video say, a line or more each behind its times: what the summary is made of."""
-        spoken = (clip for clip in self.read(task_id, num_clips) if clip.text.strip())
-        return "".join(as_text(spoken)).strip()
 
     def _records(self, task_id: str, parts: Sequence[int]) -> list[PartRecord]:
         names = [name for part in parts for name in part_fields(part)]

@@ -179,7 +179,8 @@ def _options(chat: ChatRequest) -> dict[str, Any]:
 
 def _pointed_back(refused: Refused, places: tuple[str, ...]) -> Refused:
     errors = tuple(
-        FieldError(detail=error.detail, pointer=_place(error.pointer or "", places)) for error in refused.errors
+        error if error.parameter else FieldError(detail=error.detail, pointer=_place(error.pointer or "", places))
+        for error in refused.errors
     )
     return Refused(refused.error, errors)
 

@@ -17,6 +17,8 @@ if outcome == 'stopped' and not stopping then
   give_back(a, 'stopped', false, 0)
   return 'stale'
 end
+-- A fault of a script undoes nothing: what may fail comes before the first change.
+local result = ARGV[5] ~= '' and cjson.decode(ARGV[5])
 drop_attempt(a)
 if call('EXISTS', key) == 0 then return 'stale' end
 add_history(a, outcome)
@@ -27,10 +29,10 @@ if stopping then
   return 'canceled'
 end
 charge(a.queue, a.tenant, tonumber(ARGV[7]) - a.cost, a.weight)
-if ARGV[5] ~= '' then
+if result then
   call('HSET', key, p .. ':result', ARGV[5])
   if tonumber(part) and call('HEXISTS', key, 'planned') == 1 then add_usage(key, ARGV[5], 1) end
-  for name, amount in pairs(cjson.decode(ARGV[5]).usage or {}) do
+  for name, amount in pairs(result.usage or {}) do
     if tonumber(amount) and amount ~= 0 then count_use(a.tenant, name, amount) end
   end
 end

@@ -25,6 +25,7 @@ add_history(a, stopping and 'stopped' or 'succeeded')
 if stopping then
   charge(a.queue, a.tenant, -a.cost, a.weight)
   end_part(id, 'plan', 'canceled')
+  wake(a.queue, 1)
   return 'canceled'
 end
 local parts = #ARGV - FIXED
@@ -37,4 +38,5 @@ for part = 0, parts - 1 do
   enqueue(queue, tenant, id, part, tonumber(f[6]), tonumber(f[7]), 0)
 end
 wake(queue, parts)
+wake(a.queue, 1)
 return 'committed'

@@ -14,6 +14,7 @@ from PIL import Image
 
 from contract.json_schemas import check_schema, follows
 from contract.options import TaskOptions
+from contract.results import PartResult, Usage
 from contract.task import TaskSpec
 from ovis_engine import tile_image
 from workers.checks import LOOP_TIMES, ends_in_a_loop, findings
@@ -133,6 +134,16 @@ def test_a_code_block_around_a_page_is_taken_off() -> None:
     assert shape(spec("table"), "```\n|a|b|\n```") == ("|a|b|", [["a", "b"]], ())
     assert shape(spec("table"), "nothing of the kind")[2] == ("no_table",)
     assert shape(spec("ocr"), "```\nx\n```")[0] == "```\nx\n```"
+
+
+@pytest.mark.parametrize("depth", [90, 300])
+def test_an_answer_nested_deeper_than_a_record_can_hold_is_no_data(depth: int) -> None:
+    text = '{"a": ' * depth + "1" + "}" * depth
+
+    _, data, wrong = shape(spec("extract", schema={"type": "object"}), text)
+
+    assert (data is None, wrong) == ((True, ("schema_mismatch",)) if depth > 100 else (False, ()))
+    PartResult(text=text, data=data, finish_reason="stop", blob_key="x", usage=Usage()).model_dump_json()
 
 
 def test_a_chart_has_a_form_that_generation_can_be_held_to() -> None:
