@@ -25,6 +25,9 @@ def test_models_are_the_catalogue_with_live_numbers(fleet: Fleet, api: httpx.Cli
     assert list(models) == list(CATALOGUE)
     assert models["ovis2-reader"] == {
         "id": "ovis2-reader",
+        "object": "model",
+        "created": 0,
+        "owned_by": "ovis-fleet",
         "description": CATALOGUE["ovis2-reader"].description,
         "params_b": CATALOGUE["ovis2-reader"].params_b,
         "context_tokens": 4096,
