@@ -11,7 +11,7 @@ from contract import store
 from contract.catalogue import CATALOGUE
 from contract.redis_io import run
 from contract.store import task_key
-from tests.api_gateway.conftest import Fleet
+from tests.api_gateway.conftest import Fleet, wait_until
 
 
 def test_models_are_the_catalogue_with_live_numbers(fleet: Fleet, api: httpx.Client, text_task: dict[str, Any]) -> None:
@@ -87,8 +87,10 @@ def test_interface_describes_bodies_and_problems(fleet: Fleet, api: httpx.Client
 def test_log_has_one_line_for_each_request_without_secrets(fleet: Fleet, api: httpx.Client) -> None:
     api.get("/v1/tasks", params={"metadata[name]": "hunter2"}, headers={"X-Request-Id": "find-me"})
 
-    log = (fleet.stack.data_dir / "logs" / "gateway.log").read_text()
-
+    # The line is written after the answer.
+    file = fleet.stack.data_dir / "logs" / "gateway.log"
+    wait_until(lambda: "find-me" in file.read_text())
+    log = file.read_text()
     (line,) = [line for line in log.splitlines() if "find-me" in line]
     assert '"route": "/v1/tasks"' in line
     assert '"tenant": "acme"' in line
