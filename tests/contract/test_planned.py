@@ -343,12 +343,12 @@ def test_a_late_document_expires_whatever_it_waits_for(client: redis.Redis) -> N
 
 def test_a_file_of_more_pages_than_may_wait_is_planted_whole_and_the_next_plan_rests(client: redis.Redis) -> None:
     accept(client, tenant_limit=100)
-    waiting = accept(client, tenant_limit=100)
+    accept(client, tenant_limit=100)
     plan(client, pages(500))
     job = claim_job(client, "second")
     assert run(client, planned.plant(job, pages(2), cost=1, summary_cost=None)) == "tenant_full"
     assert run(client, store.release("second", "tenant_queue_full", counts=False, delay_s=60)) == "queued"
-    assert record(client, waiting).status is TaskStatus.QUEUED
+    assert record(client, job.task_id).status is TaskStatus.QUEUED
     others = accept(client, "other", queue_limit=502)
     assert run(client, planned.plant(claim_job(client, "third"), pages(1), cost=1, summary_cost=None)) == "committed"
     assert record(client, others).parts_total == 1
