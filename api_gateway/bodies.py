@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from api_gateway.errors import Refused
-from api_gateway.problems import invalid_body
+from api_gateway.json_bodies import content_type, parse_json
 from api_gateway.requests import TaskRequest
-from contract.errors import InvalidRequest, MalformedRequest, UnsupportedMedia
+from contract.errors import InvalidRequest, UnsupportedMedia
 from contract.task import MAX_IMAGES, dumps
 
 #: Longest ``task`` part of a multipart body, in bytes; pictures come as ``file`` parts.
@@ -97,7 +97,7 @@ async def read_body(request: Request) -> AsyncIterator[TaskBody]:
         Refused: A value isn't allowed.
         TooLarge: It is over the limit.
     """
-    media_type = _content_type(request)
+    media_type = content_type(request)
     if media_type == "multipart/form-data":
         form_limits = {"max_files": 2 * MAX_IMAGES, "max_fields": 8, "max_part_size": _MAX_TASK_PART_BYTES}
         async with request.form(**form_limits) as form:
@@ -106,24 +106,6 @@ async def read_body(request: Request) -> AsyncIterator[TaskBody]:
         yield _from_json(await request.body(), ())
     else:
         raise UnsupportedMedia("the body must be application/json or multipart/form-data")
-
-
-async def read_json(request: Request, model: type[T]) -> T:
-    """Read a JSON body.
-
-    Raises:
-        UnsupportedMedia: It has another type.
-        MalformedRequest: It isn't JSON.
-        Refused: A value isn't allowed.
-        TooLarge: It is over the limit.
-    """
-    if _content_type(request) != "application/json":
-        raise UnsupportedMedia("the body must be application/json")
-    return _parsed(await request.body(), model)
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _from_form(form: FormData) -> TaskBody:
@@ -152,17 +134,8 @@ def _spooled(part: UploadFile) -> SpooledFile:
 
 
 def _from_json(text: bytes, uploads: tuple[SpooledFile, ...]) -> TaskBody:
-    request = _parsed(text, TaskRequest)
+    request = parse_json(text, TaskRequest)
     return TaskBody(request, uploads, inline_files(request))
-
-
-def _parsed(text: bytes, model: type[T]) -> T:
-    try:
-        return model.model_validate_json(text, strict=True)
-    except ValidationError as exc:
-        if any(item["type"] == "json_invalid" for item in exc.errors(include_input=False, include_context=False)):
-            raise MalformedRequest("the body isn't valid JSON") from exc
-        raise invalid_body(exc) from exc
 
 
 def inline_files(request: TaskRequest) -> dict[str, InlineFile]:

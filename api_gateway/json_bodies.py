@@ -1,4 +1,4 @@
-"""Reads a small JSON body into a model, with our errors."""
+"""Reads a JSON body into a model, with our errors."""
 
 from __future__ import annotations
 
@@ -20,16 +20,26 @@ async def read_json(request: Request, model: type[T], *, optional: bool = False)
         UnsupportedMedia: It isn't announced as JSON.
         MalformedRequest: It isn't JSON.
         Refused: A value isn't allowed.
+        TooLarge: It is over the limit.
     """
     text = await request.body()
     if optional and not text:
         return model()
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    if content_type(request) != "application/json":
         raise UnsupportedMedia("the body must be application/json")
+    return parse_json(text, model)
+
+
+def parse_json(text: bytes, model: type[T]) -> T:
+    """``text`` as ``model``; raises as ``read_json``."""
     try:
         return model.model_validate_json(text, strict=True)
     except ValidationError as exc:
         if any(item["type"] == "json_invalid" for item in exc.errors(include_input=False, include_context=False)):
             raise MalformedRequest("the body isn't valid JSON") from exc
         raise invalid_body(exc) from exc
+
+
+def content_type(request: Request) -> str:
+    """The body's media type, without parameters, in lower case; "" where it isn't announced."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()

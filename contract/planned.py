@@ -115,7 +115,7 @@ def finish_job(
 ) -> Command[FinishOutcome]:
     """Commit an assembly, or the failure or stop of either job, by compare-and-set on its token."""
     result = assembly.model_dump_json() if assembly else ""
-    # What the tenant was charged at the claim stands: nobody measures a job.
+    # Nobody measures a job: of what the tenant was charged at the claim, 1 stands.
     args = (job.token, job.task_id, job.name, outcome, result, error_json, 1)
     return Command(load_script("finish"), args, lambda reply: reply)
 

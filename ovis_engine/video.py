@@ -6,7 +6,8 @@ Two readers give the same frames: `PyAvReader` decodes only what it must, `Movie
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
@@ -86,23 +87,6 @@ class VideoReader(Protocol):
         """
         ...
 
-    def read_frames(self, file: Path, num_frames: int = NUM_FRAMES) -> list[Image.Image]:
-        """Reads evenly spread frames.
-
-        Args:
-            file: A local video file.
-            num_frames: Most frames to read, at least 1.
-
-        Returns:
-            RGB pictures in order of time, turned upright; all frames of the clip if it has no more.
-
-        Raises:
-            NoVideoStreamError: If the file holds no moving pictures.
-            NoVideoFramesError: If no frame can be decoded.
-            DamagedVideoError: If the file is no video or is damaged.
-        """
-        ...
-
 
 @dataclass(frozen=True)
 class ClipLimits:
@@ -130,18 +114,12 @@ class PyAvReader:
         """More than ``limits`` raises `VideoTooLargeError`."""
         self._limits = limits
 
-    def read_frames(self, file: Path, num_frames: int = NUM_FRAMES) -> list[Image.Image]:
-        """As `VideoReader.read_frames`. Where frames come at uneven times, the one shown at a moment is taken."""
-        return [picture for _, picture in self.sample(file, Sampling(num_frames=num_frames), lambda picture: picture)]
-
     def sample(self, source: Source, sampling: Sampling, keep: Callable[[Image.Image], T]) -> list[tuple[float, T]]:
         """As `VideoReader.sample`, from bytes too. ``keep`` is called from two threads, a few frames at a time.
 
         Raises:
             VideoTooLargeError: If a limit is exceeded.
         """
-        import av
-
         from ovis_engine.video_scan import Picker, upright
 
         def choose(total: int, rate: Fraction) -> Sequence[int]:
@@ -152,12 +130,8 @@ class PyAvReader:
             return numbers
 
         picker = Picker(choose, lambda frame: keep(_picture(upright(frame))), max_pixels=self._limits.max_pixels)
-        try:
+        with _decoding(source):
             return picker.pick(source)
-        except av.error.FFmpegError as exc:
-            if isinstance(exc, FileNotFoundError) and isinstance(source, Path):
-                raise
-            raise DamagedVideoError(f"the clip cannot be decoded ({type(exc).__name__})") from exc
 
     def probe(self, source: Source) -> ClipFacts:
         """Looks at a clip; decodes its first frame only.
@@ -165,28 +139,14 @@ class PyAvReader:
         Raises:
             NoVideoStreamError, NoVideoFramesError, DamagedVideoError, VideoTooLargeError: As `sample`.
         """
-        import av
-
         from ovis_engine.video_scan import clip_facts
 
-        try:
+        with _decoding(source):
             return ClipFacts(*clip_facts(source, max_pixels=self._limits.max_pixels))
-        except av.error.FFmpegError as exc:
-            if isinstance(exc, FileNotFoundError) and isinstance(source, Path):
-                raise
-            raise DamagedVideoError(f"the clip cannot be decoded ({type(exc).__name__})") from exc
 
 
 class MoviePyReader:
     """The model card's reader; needs moviepy, which is not a dependency (see ``docs/decisions/0005-moviepy.md``)."""
-
-    def read_frames(self, file: Path, num_frames: int = NUM_FRAMES) -> list[Image.Image]:
-        """As `VideoReader.read_frames`, for clips whose frames come at even times.
-
-        Raises:
-            ImportError: If moviepy is not installed.
-        """
-        return [picture for _, picture in self.sample(file, Sampling(num_frames=num_frames), lambda picture: picture)]
 
     def sample(self, source: Path, sampling: Sampling, keep: Callable[[Image.Image], T]) -> list[tuple[float, T]]:
         """As `VideoReader.sample`, for clips whose frames come at even times.
@@ -208,6 +168,11 @@ class MoviePyReader:
                 return [(time, keep(_picture(clip.get_frame(time)))) for time in times]
 
 
+def read_frames(reader: VideoReader, file: Path, num_frames: int = NUM_FRAMES) -> list[Image.Image]:
+    """Reads evenly spread frames, at most ``num_frames``: RGB pictures in order of time. Raises as the reader does."""
+    return [picture for _, picture in reader.sample(file, Sampling(num_frames=num_frames), lambda picture: picture)]
+
+
 def sample_indices(total: int, num_frames: int = NUM_FRAMES) -> Sequence[int]:
     """Indices of the frames that stand for a clip of ``total`` frames: the middles of equal stretches."""
     if total <= num_frames:
@@ -220,6 +185,19 @@ def sample_indices(total: int, num_frames: int = NUM_FRAMES) -> Sequence[int]:
 def _exact(seconds: float) -> Fraction:
     """The time that was meant: a tenth is no more than a tenth."""
     return Fraction(seconds).limit_denominator(1_000_000)
+
+
+@contextmanager
+def _decoding(source: Source) -> Iterator[None]:
+    """FFmpeg's errors as ours; that of a file which isn't there stays what it is."""
+    import av
+
+    try:
+        yield
+    except av.error.FFmpegError as exc:
+        if isinstance(exc, FileNotFoundError) and isinstance(source, Path):
+            raise
+        raise DamagedVideoError(f"the clip cannot be decoded ({type(exc).__name__})") from exc
 
 
 def _picture(pixels: UInt8Array) -> Image.Image:

@@ -154,8 +154,13 @@ def retry(task_id: str, *, idempotency_key: str | None = None) -> Flow[Task]:
         task_id: which.
         idempotency_key: calls with the same key make one run; a new one by default.
     """
+    return (yield from run_again(path_of(_TASKS, task_id, "retry"), idempotency_key))
+
+
+def run_again(path: str, idempotency_key: str | None) -> Flow[Task]:
+    """Asks for a new run of a task, once however often the request is sent."""
     headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-    return read_record((yield from ask("POST", path_of(_TASKS, task_id, "retry"), headers=headers)), Task)
+    return read_record((yield from ask("POST", path, headers=headers)), Task)
 
 
 def delete(task_id: str) -> Flow[None]:

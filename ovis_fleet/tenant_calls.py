@@ -1,8 +1,7 @@
 """Operations on dead letters, models, use and limits, as flows that both clients run."""
 
-import uuid
-
 from ovis_fleet.records import DeadLetter, Model, Page, Task
+from ovis_fleet.task_calls import run_again
 from ovis_fleet.tenant_records import Limits, UsageReport
 from ovis_fleet.wire import Flow, ask, path_of, read_page, read_record
 
@@ -32,8 +31,7 @@ def replay(task_id: str, *, idempotency_key: str | None = None) -> Flow[Task]:
         task_id: which.
         idempotency_key: calls with the same key make one run; a new one by default.
     """
-    headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
-    return read_record((yield from ask("POST", path_of(_DEAD_LETTERS, task_id, "replay"), headers=headers)), Task)
+    return (yield from run_again(path_of(_DEAD_LETTERS, task_id, "replay"), idempotency_key))
 
 
 def discard(task_id: str) -> Flow[None]:

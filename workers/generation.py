@@ -9,11 +9,7 @@ from dataclasses import dataclass
 from contract.errors import ContextTooLong, EngineDied, RejectedByEngine
 from contract.results import Usage
 from ovis_engine import Completion, ConstraintFailedError, Delta, Engine, EngineError, Request, RequestError
-from workers.leases import Lease
-
-
-class Stopped(Exception):
-    """The lease was stopped; its reason says why."""
+from workers.leases import Lease, Stopped
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,7 @@ class Generator:
             ContextTooLong, RejectedByEngine: The engine refuses one of them.
             EngineDied: The engine ended first.
         """
-        if lease.stop_reason:
-            raise Stopped
+        lease.check()
         ids = [request.request_id for request in requests]
         try:
             futures = [self.engine.submit(request, on_delta) for request in requests]

@@ -16,7 +16,7 @@ import redis
 from prometheus_client import CollectorRegistry
 from redis.exceptions import LockError, RedisError
 
-from contract import store
+from contract import planned, store
 from contract.blobs import BlobStore
 from contract.errors import FleetError, StoreUnavailable
 from contract.logs import get_logger
@@ -36,6 +36,7 @@ from workers.observe import serve_observability
 from workers.part_documents import PartDocuments
 from workers.planner import Planner
 from workers.settings import WorkerSettings
+from workers.settling import Settler
 from workers.sweep import sweep_orphans
 from workers.webhooks.deliverer import Deliverer
 from workers.webhooks.sender import Sender
@@ -179,6 +180,7 @@ class IoServer:
             planner=Planner(self._media, blobs, settings.plan_max_parts),
             assembler=Assembler(PartDocuments(client, blobs), blobs, settings.inline_result_bytes),
             leases=self._leases,
+            settler=Settler(client, planned.finish_job),
             metrics=metrics,
             worker=identity,
         )

@@ -30,6 +30,10 @@ class StopReason(Enum):
     DRAINED = "drained"  # this worker is going away
 
 
+class Stopped(Exception):
+    """The lease was stopped; its reason says why."""
+
+
 #: What is held: a part's attempt, or a job.
 C = TypeVar("C", bound=Claim, default=Attempt)
 
@@ -47,6 +51,11 @@ class Lease(Generic[C]):
     def stop_reason(self) -> StopReason | None:
         """Why to stop, or None while the work should go on."""
         return self._reason
+
+    def check(self) -> None:
+        """Raise ``Stopped`` once the lease is stopped."""
+        if self._reason:
+            raise Stopped
 
     def stop(self, reason: StopReason) -> None:
         """Ask for the end; the first reason stands."""

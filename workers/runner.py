@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,28 +14,23 @@ import stamina
 from contract import store
 from contract.blobs import BlobStore, result_key
 from contract.catalogue import ModelCard
-from contract.errors import BlobsUnavailable, CallerError, FleetError, InternalError, StoreUnavailable
+from contract.errors import BlobsUnavailable, StoreUnavailable
 from contract.estimates import note_pace
 from contract.logs import get_logger
 from contract.metrics import WorkerMetrics
 from contract.redis_io import run
-from contract.scripting import Command
 from contract.task import Attempt, PartResult, dumps
 from workers.answering import Answerer
-from workers.generation import Stopped
 from workers.inputs import InputReader
-from workers.leases import Lease, LeaseKeeper, StopReason
+from workers.leases import Lease, LeaseKeeper
 from workers.readings import Reading
 from workers.result_cache import ResultCache
-from workers.retry_policy import Fail, decide
+from workers.settling import Settler
 
 log = get_logger(__name__)
 
 #: Seconds for which a result is offered to an S3 that is away before the part is handed back.
 _STORE_S = 120.0
-
-#: Seconds for which a finished result is offered to a Redis that is away. Past a few leases the part runs elsewhere.
-_COMMIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,7 @@ class PartRunner:
     answerer: Answerer
     cache: ResultCache
     leases: LeaseKeeper
+    settler: Settler[Attempt]
     metrics: WorkerMetrics
     card: ModelCard
     worker: str
@@ -69,22 +64,14 @@ class PartRunner:
         self.metrics.queued_seconds.observe(attempt.queued_ms / 1000)
         with self.leases.hold(attempt) as lease:
             log.info("attempt_started", **attempt.log_fields, queued_ms=attempt.queued_ms)
-            outcome = self._attempt(lease)
+            outcome = self.settler.settle(lease, self._attempt)
         self.metrics.parts.labels(outcome).inc()
         log.info("attempt_ended", **attempt.log_fields, outcome=outcome)
         return outcome
 
     def _attempt(self, lease: Lease) -> str:
-        try:
-            result = self._perform(lease)
-        except Stopped:
-            return self._stopped(lease)
-        except FleetError as exc:
-            return self._failed(lease, exc)
-        except Exception as exc:
-            log.exception("attempt_broke", **lease.attempt.log_fields)
-            return self._failed(lease, InternalError(f"the worker broke: {type(exc).__name__}"))
-        outcome = self._commit(store.finish(lease.attempt, "succeeded", result=result), "succeeded")
+        result = self._perform(lease)
+        outcome = self.settler.commit(store.finish(lease.attempt, "succeeded", result=result), "succeeded")
         if result.source == "model":
             self._note_pace(result)
         return outcome
@@ -94,23 +81,10 @@ class PartRunner:
         with suppress(StoreUnavailable):
             run(self.client, note_pace(self.card.name, result.usage))
 
-    def _failed(self, lease: Lease, error: FleetError) -> str:
-        attempt = lease.attempt
-        if lease.stop_reason and not isinstance(error, CallerError):  # most likely the stop itself made the work fail
-            return self._stopped(lease)
-        # Not a secret: it only spreads retries.
-        decision = decide(error, attempt.claims, random.random())  # noqa: S311
-        log.warning("attempt_failed", **attempt.log_fields, code=error.code, decision=str(decision))
-        if isinstance(decision, Fail):
-            error_json = error.info().model_dump_json()
-            return self._commit(store.finish(attempt, "failed", error_json=error_json), "failed")
-        return self._release(attempt, error.code, counts=decision.counts, delay_s=decision.rest_s)
-
     def _perform(self, lease: Lease) -> PartResult:
         with self._stage("prepare"):
             inputs = self.inputs.read(lease.attempt)
-        if lease.stop_reason:
-            raise Stopped
+        lease.check()
         attempt = lease.attempt
         reading = self.cache.find(attempt.tenant, attempt.spec, inputs)
         if reading is None:
@@ -127,37 +101,10 @@ class PartRunner:
         document = dumps(result.document(attempt.task_id, attempt.part, attempt.spec)).encode()
         for retry in stamina.retry_context(on=BlobsUnavailable, attempts=None, timeout=_STORE_S, wait_max=5.0):
             with retry:
-                if lease.stop_reason:
-                    raise Stopped
+                lease.check()
                 self.blobs.put(result.blob_key, document, "application/json")
         inline = result.inline_size_bytes <= self.inline_result_bytes
         return result if inline else result.model_copy(update={"text": None, "data": None})
-
-    def _stopped(self, lease: Lease) -> str:
-        reason = lease.stop_reason
-        if reason is StopReason.DRAINED:
-            return self._release(lease.attempt, "drained", counts=False)
-        if reason is StopReason.CANCELED:
-            return self._commit(store.finish(lease.attempt, "stopped"), "stopped")
-        return "lost"
-
-    def _commit(self, command: Command[store.FinishOutcome], outcome: str) -> str:
-        """Commit an outcome, waiting for a Redis that is away; the token decides whether it still counts."""
-        try:
-            for retry in stamina.retry_context(on=StoreUnavailable, attempts=None, timeout=_COMMIT_S, wait_max=2.0):
-                with retry:
-                    committed = run(self.client, command)
-        except StoreUnavailable:
-            log.warning("commit_failed", outcome=outcome)
-            return "store_unavailable"
-        return outcome if committed == "committed" else committed
-
-    def _release(self, attempt: Attempt, why: str, *, counts: bool, delay_s: float = 0.0) -> str:
-        command = store.release(attempt.token, why, counts=counts, delay_s=delay_s)
-        try:
-            return f"released_{run(self.client, command)}"
-        except StoreUnavailable:
-            return "store_unavailable"  # the lease runs out and the reaper takes the part back
 
     @contextmanager
     def _stage(self, stage: str) -> Iterator[None]:

@@ -8,6 +8,7 @@ import threading
 
 from redis.exceptions import RedisError
 
+from contract import store
 from contract.blobs import BlobStore
 from contract.catalogue import ModelCard
 from contract.logs import get_logger
@@ -25,6 +26,7 @@ from workers.media.pool import MediaPool
 from workers.result_cache import ResultCache
 from workers.runner import PartRunner
 from workers.settings import WorkerSettings
+from workers.settling import Settler
 
 log = get_logger(__name__)
 
@@ -72,6 +74,7 @@ class ModelServer:
             answerer=Answerer(self._client, Generator(engine), card),
             cache=ResultCache(self._client, blobs, revision),
             leases=self._leases,
+            settler=Settler(self._client, store.finish),
             metrics=metrics,
             card=card,
             worker=identity,

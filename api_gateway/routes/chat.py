@@ -12,8 +12,8 @@ from sse_starlette import EventSourceResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from api_gateway.bodies import read_json
 from api_gateway.idempotency import idempotency_key
+from api_gateway.json_bodies import read_json
 from api_gateway.openai_wire.answers import ChatCompletion, text_of
 from api_gateway.openai_wire.requests import ChatRequest
 from api_gateway.openai_wire.streaming import ChatStream

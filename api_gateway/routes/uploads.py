@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api_gateway.bodies import read_json
+from api_gateway.json_bodies import read_json
 from api_gateway.moments import Moment, moment
 from api_gateway.routes.documentation import json_body, problems
 from api_gateway.services import Caller, SharedServices

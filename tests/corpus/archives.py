@@ -37,10 +37,17 @@ def many_entries(count: int) -> bytes:
     return b"PK\x03\x04" + entry * count + end
 
 
-def with_flag(flag: int) -> bytes:
-    """An archive whose entry has a general-purpose flag set."""
-    data = bytearray(packed([("a.png", noise("PNG"))]))
-    data[data.index(b"PK\x01\x02") + 8] |= flag
+def with_entry_byte(offset: int, value: int, name: str = "a.png") -> bytes:
+    """An archive whose only entry in the directory has a byte of its own set."""
+    data = bytearray(packed([(name, noise("PNG"))]))
+    data[data.index(b"PK\x01\x02") + offset] = value
+    return bytes(data)
+
+
+def with_unknown_packing() -> bytes:
+    """An archive whose entry is packed by a method that only few programs have, here and in its own header."""
+    data = bytearray(with_entry_byte(10, 96))
+    data[8] = 96
     return bytes(data)
 
 
@@ -70,9 +77,12 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     "a name of 60 000 characters": (lambda: packed([("a/" * 30_000 + "x.png", noise("PNG"))]), {FINE}),
     "a million entries": (lambda: many_entries(1_000_000), {LIMIT}),
     "entries of nothing": (lambda: many_entries(100), {DAMAGED}),
-    "encrypted zip": (lambda: with_flag(1), {ENCRYPTED}),
+    "encrypted zip": (lambda: with_entry_byte(8, 1), {ENCRYPTED}),
     "size that lies": (that_lies, {DAMAGED, TRUNCATED, NOT_A_DOCUMENT, LIMIT}),
     "unusual packing": (lambda: packed([("a.png", noise("PNG"))], zipfile.ZIP_LZMA), {DAMAGED}),
+    "packing that isn't known": (with_unknown_packing, {DAMAGED}),
+    "version of the future": (lambda: with_entry_byte(6, 99), {DAMAGED}),
+    "office file of the future": (lambda: with_entry_byte(6, 99, "word/document.xml"), {DAMAGED}),
     "truncated zip": (lambda: cut(packed([("a.png", noise("PNG"))]), 0.7), {DAMAGED}),
     "zip of a pixel bomb": (lambda: packed([("a.png", encoded(Image.new("1", (20_000, 20_000)), "PNG"))]), {LIMIT}),
     "zip of a liar": (lambda: packed([("a.png", png(9_000, 9_000, pixels=b"\0" * 99))]), {TRUNCATED}),

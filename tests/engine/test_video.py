@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ovis_engine.errors import DamagedVideoError, NoVideoStreamError, VideoError
-from ovis_engine.video import MoviePyReader, PyAvReader, VideoReader, sample_indices
+from ovis_engine.video import MoviePyReader, PyAvReader, VideoReader, read_frames, sample_indices
 
 WIDTH, HEIGHT, BIT = 320, 64, 32
 
@@ -94,7 +94,7 @@ def test_indices_are_the_middles_of_equal_stretches() -> None:
 @pytest.mark.parametrize("b_frames", [0, 3])
 def test_the_very_frames_are_read(tmp_path: Path, reader: VideoReader, gop: int, b_frames: int) -> None:
     clip = write(tmp_path / "clip.mp4", 390, gop=gop, b_frames=b_frames)
-    frames = reader.read_frames(clip)
+    frames = read_frames(reader, clip)
     assert [number_of(frame) for frame in frames] == list(sample_indices(390))
     assert {frame.size for frame in frames} == {(WIDTH, HEIGHT)}
 
@@ -103,7 +103,7 @@ def test_the_very_frames_are_read(tmp_path: Path, reader: VideoReader, gop: int,
 @pytest.mark.parametrize("count", [1, 2, 11, 12, 13])
 def test_a_short_clip_gives_all_its_frames(tmp_path: Path, reader: VideoReader, count: int) -> None:
     clip = write(tmp_path / "clip.mp4", count, rate=25)
-    assert [number_of(frame) for frame in reader.read_frames(clip)] == list(sample_indices(count))
+    assert [number_of(frame) for frame in read_frames(reader, clip)] == list(sample_indices(count))
 
 
 @needs_moviepy
@@ -111,7 +111,7 @@ def test_a_short_clip_gives_all_its_frames(tmp_path: Path, reader: VideoReader, 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_both_readers_give_equal_pixels(tmp_path: Path, rotation: int, suffix: str) -> None:
     clip = write(tmp_path / f"clip{suffix}", 130, gop=40, rotation=rotation)
-    ours, theirs = (reader.read_frames(clip) for reader in (PyAvReader(), MoviePyReader()))
+    ours, theirs = (read_frames(reader, clip) for reader in (PyAvReader(), MoviePyReader()))
     assert [frame.size for frame in ours] == [frame.size for frame in theirs]
     assert [frame.tobytes() for frame in ours] == [frame.tobytes() for frame in theirs]
     assert len(ours) == 12
@@ -121,7 +121,7 @@ def test_frames_at_uneven_times_are_taken_by_what_is_shown(tmp_path: Path) -> No
     # Thirty frames of one second, then one that stands for nine.
     times = [*range(30), 30, 299]
     clip = write(tmp_path / "clip.mp4", len(times), times=times, gop=10, b_frames=0)
-    frames = PyAvReader().read_frames(clip, num_frames=10)
+    frames = read_frames(PyAvReader(), clip, num_frames=10)
     assert [number_of(frame) for frame in frames][1:-1] == [30] * 8
     assert number_of(frames[0]) <= 16
 
@@ -129,7 +129,7 @@ def test_frames_at_uneven_times_are_taken_by_what_is_shown(tmp_path: Path) -> No
 @pytest.mark.parametrize(("suffix", "codec"), [(".ts", "libx264"), (".avi", "mpeg4"), (".webm", "libvpx-vp9")])
 def test_other_containers_and_codecs_are_read(tmp_path: Path, suffix: str, codec: str) -> None:
     clip = write(tmp_path / f"clip{suffix}", 48, codec=codec)
-    found = [number_of(frame) for frame in PyAvReader().read_frames(clip)]
+    found = [number_of(frame) for frame in read_frames(PyAvReader(), clip)]
     assert found == sorted(found)
     assert all(abs(number - wanted) <= 1 for number, wanted in zip(found, sample_indices(48), strict=True))
 
@@ -147,7 +147,7 @@ def write_sound(file: Path) -> Path:
 @pytest.mark.parametrize("reader", READERS)
 def test_a_file_of_sound_has_no_video_stream(tmp_path: Path, reader: VideoReader) -> None:
     with pytest.raises(NoVideoStreamError):
-        reader.read_frames(write_sound(tmp_path / "sound.mp4"))
+        read_frames(reader, write_sound(tmp_path / "sound.mp4"))
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -156,12 +156,12 @@ def test_what_is_no_video_is_an_error(tmp_path: Path, reader: VideoReader, conte
     file = tmp_path / "clip.mp4"
     file.write_bytes(content)
     with pytest.raises(VideoError):
-        reader.read_frames(file)
+        read_frames(reader, file)
 
 
 def test_a_missing_file_is_the_callers_mistake(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="clip"):
-        PyAvReader().read_frames(tmp_path / "clip.mp4")
+        read_frames(PyAvReader(), tmp_path / "clip.mp4")
 
 
 def test_a_clip_that_was_cut_short_is_damaged(tmp_path: Path) -> None:
@@ -177,4 +177,4 @@ def test_a_clip_that_was_cut_short_is_damaged(tmp_path: Path) -> None:
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(content[: len(content) // 2])
     with pytest.raises(DamagedVideoError):
-        PyAvReader().read_frames(cut)
+        read_frames(PyAvReader(), cut)

@@ -26,6 +26,7 @@ from workers.leases import LeaseKeeper
 from workers.media.pool import MediaPool
 from workers.result_cache import ResultCache
 from workers.runner import PartRunner
+from workers.settling import Settler
 
 CARD = CATALOGUE["ovis2-reader"]
 SAMPLES = bundled_model_path() / "samples"
@@ -47,6 +48,7 @@ class Bench:
             answerer=Answerer(client, Generator(engine), CARD),
             cache=ResultCache(client, blobs, "r1"),
             leases=leases,
+            settler=Settler(client, store.finish),
             metrics=WorkerMetrics(CollectorRegistry()),
             card=CARD,
             worker="w1",

@@ -41,6 +41,7 @@ from workers.media.pool import MediaPool
 from workers.part_documents import PartDocuments
 from workers.planner import Planner, clip_ranges
 from workers.settings import WorkerSettings
+from workers.settling import Settler
 
 USAGE = Usage(images=1, pages=1, tiles=1, visual_tokens=576, output_tokens=3, gpu_seconds=0.25)
 
@@ -82,6 +83,7 @@ def jobs(client: redis.Redis, blobs: BlobStore, media: MediaPool, settings: Work
         planner=Planner(media, blobs, max_parts=50),
         assembler=Assembler(PartDocuments(client, blobs), blobs, settings.inline_result_bytes),
         leases=leases,
+        settler=Settler(client, planned.finish_job),
         metrics=JobMetrics(CollectorRegistry()),
         worker="io-1",
     )

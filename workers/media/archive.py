@@ -34,8 +34,9 @@ ENTRIES_PER_PAGE = 4
 _ENTRY_SIGNATURE = b"PK\x01\x02"
 _ENCRYPTED_FLAG = 1
 
-#: What the standard library raises on damaged archives; ``RuntimeError`` where one wants a password.
-_DAMAGED = (
+#: What the standard library raises on archives that it can't read: ``NotImplementedError`` for a compression or a
+#: version of the format that it lacks, ``RuntimeError`` where one wants a password, the others for damage.
+UNREADABLE_ARCHIVE = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -77,7 +78,7 @@ class ArchivePages:
             raise LimitExceeded(f"the archive has about {entries} entries; the limit is {most}")
         try:
             self._archive = zipfile.ZipFile(io.BytesIO(data))
-        except _DAMAGED as exc:
+        except UNREADABLE_ARCHIVE as exc:
             raise DamagedDocument("the archive can't be read") from exc
         members = _pictures(self._archive.infolist())
         _check_sizes(members, len(data))
@@ -129,7 +130,7 @@ class ArchivePages:
                 data = file.read(self._max_member_bytes + 1)
         except MemoryError as exc:
             raise LimitExceeded("unpacking a picture needs more memory than allowed") from exc
-        except _DAMAGED as exc:
+        except UNREADABLE_ARCHIVE as exc:
             raise DamagedDocument("a picture in the archive can't be unpacked") from exc
         if len(data) > self._max_member_bytes:
             raise LimitExceeded(f"a picture in the archive has more than {self._max_member_bytes} bytes")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from contract.errors import NotADocument, PageOutOfRange
 from workers.media.answers import DocumentFormat, DocumentProbe, PageSize
-from workers.media.archive import ArchivePages
+from workers.media.archive import UNREADABLE_ARCHIVE, ArchivePages
 from workers.media.office import OLE_SIGNATURE, to_pdf
 from workers.media.pdf import PdfPages
 from workers.media.picture_pages import PicturePages
@@ -120,5 +120,5 @@ def _is_office(data: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return not set(_OFFICE_MEMBERS).isdisjoint(archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except UNREADABLE_ARCHIVE:
         return False

@@ -38,8 +38,6 @@ class Inputs:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Input] = OrderedDict()
-        #: Whole bodies fetched so far.
-        self.num_fetched = 0
 
     def get(self, url: str, *, policy: EgressPolicy | None, max_bytes: int, timeout_s: float, keep_bytes: int) -> Input:
         """The input behind a URL, fetched where what is kept is not it any more.
@@ -66,7 +64,6 @@ class Inputs:
             self._keep(name, kept, keep_bytes)
             return kept
         self._drop(kept)
-        self.num_fetched += 1
         found = Input(fetched.body or b"", fetched.tag)
         if found.tag:
             self._keep(name, found, keep_bytes)
