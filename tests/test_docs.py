@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from api_gateway.errors import HTTP_STATUS
 from api_gateway.settings import GatewaySettings
 from contract.catalogue import CATALOGUE
 from contract.metrics import GatewayMetrics, JobMetrics, QueueMetrics, WebhookMetrics, WorkerMetrics
+from tests.bench.__main__ import BENCHES
 from workers.settings import WorkerSettings
 
 ROOT = Path(__file__).parent.parent
@@ -63,3 +65,12 @@ def test_the_architecture_page_names_every_module() -> None:
     rooms = {"contract", "api_gateway", "workers", "ovis_engine", "ovis_fleet"}
     top = [path for path in modules if path.parts[0] in rooms and len(path.parts) == 2 and path.name != "__init__.py"]
     assert [str(path) for path in top if path.name not in page] == []
+
+
+def test_every_benchmark_that_is_documented_can_be_run() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    named = {name for page in pages for name in re.findall(r"tests\.bench (\w+)", page.read_text())}
+
+    assert {"engine", "queue", "fleet"} <= named
+    assert named == set(BENCHES)
+    assert all(callable(import_module(f"tests.bench.{name}").main) for name in BENCHES)
