@@ -154,7 +154,9 @@ class Fleet:
         """A client with the tenant's key."""
         if tenant not in self.clients:
             headers = {"Authorization": f"Bearer {KEYS[tenant]}"} if tenant in KEYS else {}
-            self.clients[tenant] = httpx.Client(base_url=self.stack.url, headers=headers, timeout=30)
+            # A hundred threads share it: closing the connections beyond a limit would race with those who read.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+            self.clients[tenant] = httpx.Client(base_url=self.stack.url, headers=headers, timeout=30, limits=limits)
         return self.clients[tenant]
 
     def close(self) -> None:
