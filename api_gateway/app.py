@@ -22,7 +22,6 @@ from api_gateway.fleet_views import FleetViews
 from api_gateway.observation import Observation
 from api_gateway.openapi import describe
 from api_gateway.parts import Parts
-from api_gateway.planning import Planner
 from api_gateway.problems import install_handlers
 from api_gateway.rate_limits import RateLimits
 from api_gateway.records import Records
@@ -51,6 +50,7 @@ from api_gateway.usage import UsageRecords
 from api_gateway.webhooks import Webhooks
 from contract.blobs import BlobStore
 from contract.metrics import GatewayMetrics
+from contract.planning import Planner
 from contract.prompt_book import load_prompt_books
 from contract.redis_io import connect_async
 from contract.webhook_secrets import SecretBox

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.errors import CallerError, ErrorInfo, FleetError, all_errors
+from contract.refusals import FieldError as FieldError
+from contract.refusals import Refused as Refused
 
 
 class MethodNotAllowed(CallerError):
@@ -86,15 +88,6 @@ RETRY_AFTER_S: dict[str, int] = {
 }
 
 
-class FieldError(BaseModel):
-    """One wrong value and where it stands."""
-
-    model_config = ConfigDict(frozen=True)
-    detail: str
-    pointer: str | None = Field(None, description="JSON pointer into the body")
-    parameter: str | None = Field(None, description="name of the query parameter or header")
-
-
 class Problem(BaseModel):
     """Problem details (RFC 9457); also the form of a task's ``error``."""
 
@@ -122,27 +115,3 @@ class Problem(BaseModel):
             request_id=request_id,
             errors=errors,
         )
-
-
-class Refused(Exception):
-    """A request that an error of the contract refuses because of some values of it.
-
-    Args:
-        error: What is wrong.
-        errors: Where.
-    """
-
-    def __init__(self, error: FleetError, errors: tuple[FieldError, ...]) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.errors = errors
-
-    @classmethod
-    def at(cls, pointer: str, error: FleetError) -> Refused:
-        """Because of the value at a JSON pointer into the body."""
-        return cls(error, (FieldError(detail=str(error), pointer=pointer),))
-
-    @classmethod
-    def parameter(cls, name: str, error: FleetError) -> Refused:
-        """Because of a query parameter or a header."""
-        return cls(error, (FieldError(detail=str(error), parameter=name),))

@@ -10,7 +10,6 @@ from uuid import uuid4
 import redis.asyncio
 
 from api_gateway.blob_calls import BlobCalls
-from api_gateway.planning import PlannedTask
 from api_gateway.store_calls import store_call
 from api_gateway.submission import place_inputs
 from api_gateway.uploads import Uploads
@@ -24,6 +23,7 @@ from contract.estimates import (
     EstimateQuestion,
     answer_key,
 )
+from contract.planning import PlannedTask
 from contract.tenants import Tenant
 
 #: Seconds for which one call of Redis waits; below the driver's own limit.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from api_gateway.problems import invalid_body
-from contract.errors import MalformedRequest, UnsupportedMedia
+from contract.errors import UnsupportedMedia
+from contract.refusals import parse_json
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -28,16 +28,6 @@ async def read_json(request: Request, model: type[T], *, optional: bool = False)
     if content_type(request) != "application/json":
         raise UnsupportedMedia("the body must be application/json")
     return parse_json(text, model)
-
-
-def parse_json(text: bytes, model: type[T]) -> T:
-    """``text`` as ``model``; raises as ``read_json``."""
-    try:
-        return model.model_validate_json(text, strict=True)
-    except ValidationError as exc:
-        if any(item["type"] == "json_invalid" for item in exc.errors(include_input=False, include_context=False)):
-            raise MalformedRequest("the body isn't valid JSON") from exc
-        raise invalid_body(exc) from exc
 
 
 def content_type(request: Request) -> str:

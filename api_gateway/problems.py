@@ -7,13 +7,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from api_gateway.errors import RETRY_AFTER_S, FieldError, MethodNotAllowed, Problem, Refused, openai_status
-from api_gateway.openai_wire.errors import OpenAIError, speaks_openai
+from api_gateway.openai_wire.errors import openai_error, speaks_openai
 from contract.errors import (
     FleetError,
     InternalError,
@@ -23,12 +22,7 @@ from contract.errors import (
     TooLarge,
     Unauthenticated,
 )
-
-#: Wrong values that are named in one answer; a body can hold any number of them.
-_MAX_FIELD_ERRORS = 20
-
-#: Characters of a pointer that are shown; the caller chose the names in it.
-_MAX_POINTER_CHARS = 200
+from contract.refusals import MAX_FIELD_ERRORS, field_message
 
 
 def problem_response(
@@ -56,24 +50,8 @@ def _problem(scope: Scope, error: FleetError, errors: Sequence[FieldError]) -> R
 
 def _openai(error: FleetError, errors: Sequence[FieldError]) -> Response:
     pointer = (errors[0].pointer or errors[0].parameter) if errors else None
-    text = OpenAIError.of(error.info(), pointer).model_dump_json()
+    text = openai_error(error.info(), pointer).model_dump_json()
     return Response(text, status_code=openai_status(error.code), media_type="application/json")
-
-
-def invalid_body(error: ValidationError) -> Refused:
-    """What pydantic found in a body: pointers and messages, never the values."""
-    items = error.errors(include_input=False, include_url=False, include_context=False)
-    errors = tuple(
-        FieldError(detail=_message(item["type"], item["msg"]), pointer=json_pointer(item["loc"]))
-        for item in items[:_MAX_FIELD_ERRORS]
-    )
-    return Refused(InvalidRequest(f"{errors[0].pointer or 'the body'}: {errors[0].detail}"), errors)
-
-
-def json_pointer(loc: Sequence[int | str]) -> str:
-    """A JSON pointer (RFC 6901) to where pydantic's ``loc`` leads."""
-    tokens = [str(part).replace("~", "~0").replace("/", "~1") for part in loc if part != "[key]"]
-    return "".join(f"/{token}" for token in tokens)[:_MAX_POINTER_CHARS]
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -82,12 +60,6 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Refused, _on_refused)
     app.add_exception_handler(RequestValidationError, _on_parameters)
     app.add_exception_handler(HTTPException, _on_http_exception)
-
-
-def _message(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "not a field that this version accepts"
-    return message.removeprefix("Value error, ")
 
 
 async def _on_fleet_error(request: Request, exc: Exception) -> Response:
@@ -107,8 +79,8 @@ async def _on_parameters(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, RequestValidationError)
     items: Sequence[Any] = exc.errors()
     errors = tuple(
-        FieldError(detail=_message(item["type"], item["msg"]), parameter=str(item["loc"][-1]))
-        for item in items[:_MAX_FIELD_ERRORS]
+        FieldError(detail=field_message(item["type"], item["msg"]), parameter=str(item["loc"][-1]))
+        for item in items[:MAX_FIELD_ERRORS]
     )
     return problem_response(request.scope, InvalidRequest("a parameter has a value that isn't allowed"), errors)
 

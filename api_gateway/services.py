@@ -16,7 +16,6 @@ from api_gateway.estimation import Estimator
 from api_gateway.event_hub import EventHub
 from api_gateway.fleet_views import FleetViews
 from api_gateway.parts import Parts
-from api_gateway.planning import Planner
 from api_gateway.rate_limits import RateLimits
 from api_gateway.records import Records
 from api_gateway.settings import GatewaySettings
@@ -27,6 +26,7 @@ from api_gateway.usage import UsageRecords
 from api_gateway.webhooks import Webhooks
 from contract.errors import Forbidden, RateLimited, Unauthenticated
 from contract.metrics import GatewayMetrics
+from contract.planning import Planner
 from contract.tenants import Scope, Tenant
 
 

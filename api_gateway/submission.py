@@ -8,7 +8,6 @@ import redis.asyncio
 
 from api_gateway.blob_calls import Blob, BlobCalls, BlobCopy
 from api_gateway.errors import Refused
-from api_gateway.planning import PlannedTask
 from api_gateway.records import Records
 from api_gateway.store_calls import store_call
 from api_gateway.uploads import UploadedInput, Uploads
@@ -23,6 +22,7 @@ from contract.errors import (
     TenantQueueFull,
     TooLarge,
 )
+from contract.planning import PlannedTask
 from contract.record import TaskRecord
 from contract.redis_io import run_async
 from contract.task import ObjectInput, TaskSpec, TaskStatus, UrlInput, new_task_id

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from api_gateway.blob_calls import BlobCalls
 from contract.blobs import ObjectFacts, PresignedForm, upload_key
 from contract.errors import InputUnavailable, NotFound, TooLarge
+from contract.task_bodies import UploadedInput as UploadedInput
 from contract.tenants import Tenant
 
 #: What ``_new_id`` makes.
@@ -21,14 +22,6 @@ UPLOAD_ID = re.compile(r"upl_[0-9a-f]{32}")
 
 #: How long the addresses of an upload are good for, in seconds.
 URL_S = 3600
-
-
-@dataclass(frozen=True)
-class UploadedInput:
-    """An input that was uploaded, and where the request names it."""
-
-    pointer: str
-    upload_id: str
 
 
 @dataclass(frozen=True)

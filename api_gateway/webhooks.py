@@ -11,12 +11,12 @@ from uuid import uuid4
 import redis.asyncio
 
 from api_gateway.errors import Refused
-from api_gateway.planning import check_hook_url
 from api_gateway.store_calls import store_call
 from contract import deliveries
 from contract.deliveries import EndpointChange
 from contract.egress import EgressPolicy
 from contract.errors import NotFound, WebhooksOff, WrongStatus
+from contract.planning import check_hook_url
 from contract.redis_io import run_async
 from contract.scripting import Command
 from contract.task import dumps

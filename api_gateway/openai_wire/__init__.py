@@ -1,1 +1,1 @@
-"""The OpenAI wire format: its requests as tasks, and what becomes of those in its words."""
+"""The OpenAI wire format over HTTP: what its clients send and read."""

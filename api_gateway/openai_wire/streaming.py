@@ -11,11 +11,12 @@ from sse_starlette import ServerSentEvent
 
 from api_gateway.blob_calls import BlobCalls
 from api_gateway.event_hub import EventHub
-from api_gateway.openai_wire.answers import Chunk, ChunkChoice, Piece, TokenUsage, completion_id, finish_of, text_of
-from api_gateway.openai_wire.errors import OpenAIError
+from api_gateway.openai_wire.errors import openai_error
+from api_gateway.openai_wire.texts import text_of
 from api_gateway.records import Records
 from contract.errors import DeadlineExceeded, FleetError, GatewayStopping, Gone, InternalError
 from contract.events import EventBody, TaskEvent
+from contract.openai_wire.answers import Chunk, ChunkChoice, Piece, TokenUsage, completion_id, finish_of
 from contract.record import TaskRecord
 
 #: Between two looks at a task whose events ended early, in seconds.
@@ -83,7 +84,7 @@ class ChatStream:
             async for text in self._texts():
                 yield self._chunk(ChunkChoice(delta=Piece(content=text)))
         except FleetError as exc:
-            yield _sent(OpenAIError.of(exc.info()).model_dump_json())
+            yield _sent(openai_error(exc.info()).model_dump_json())
             return
         yield self._chunk(ChunkChoice(delta=Piece(), finish_reason=finish_of(self.record)))
         if self.includes_usage:

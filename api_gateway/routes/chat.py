@@ -14,15 +14,16 @@ from starlette.types import Message
 
 from api_gateway.idempotency import idempotency_key
 from api_gateway.json_bodies import read_json
-from api_gateway.openai_wire.answers import ChatCompletion, text_of
-from api_gateway.openai_wire.requests import ChatRequest
 from api_gateway.openai_wire.streaming import ChatStream
-from api_gateway.openai_wire.translation import translate
-from api_gateway.planning import PlannedTask
+from api_gateway.openai_wire.texts import text_of
 from api_gateway.routes.documentation import IDEMPOTENCY_PARAMETER, json_body, openai_problems
 from api_gateway.services import Services, caller_of, services_of
 from api_gateway.waiting import wait_for_end
 from contract.errors import DeadlineExceeded, FleetError, GatewayStopping
+from contract.openai_wire.answers import ChatCompletion
+from contract.openai_wire.requests import ChatRequest
+from contract.openai_wire.translation import translate
+from contract.planning import PlannedTask
 from contract.record import TaskRecord
 
 router = APIRouter(tags=["openai"])

@@ -8,10 +8,11 @@ from pydantic import BaseModel
 
 from api_gateway.errors import HTTP_STATUS, Problem, openai_status
 from api_gateway.idempotency import PATTERN
-from api_gateway.openai_wire.errors import OpenAIError
-from api_gateway.requests import TaskRequest
+from api_gateway.openai_wire.errors import openai_error
 from contract.catalogue import CATALOGUE
 from contract.errors import ErrorInfo, all_errors
+from contract.openai_wire.errors import OpenAIError
+from contract.requests import TaskRequest
 
 #: The header that makes a request safe to repeat.
 IDEMPOTENCY_PARAMETER = {
@@ -78,7 +79,7 @@ def openai_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def openai_problem(status: int) -> dict[str, Any]:
     """One such response, with an example of every error that it may tell of."""
     codes = [code for code in HTTP_STATUS if openai_status(code) == status]
-    examples = {code: {"value": OpenAIError.of(_info(code)).model_dump(mode="json")} for code in codes}
+    examples = {code: {"value": openai_error(_info(code)).model_dump(mode="json")} for code in codes}
     content = {"schema": OpenAIError.model_json_schema(), "examples": examples}
     content["schema"] = _inlined(content["schema"], content["schema"].pop("$defs", {}))
     return {"description": _MEANINGS[status], "content": {"application/json": content}}

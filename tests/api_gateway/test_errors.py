@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from api_gateway.errors import HTTP_STATUS, RETRY_AFTER_S, Problem
-from api_gateway.problems import json_pointer
 from contract.errors import ErrorInfo, all_errors
+from contract.refusals import json_pointer
 
 
 def test_every_error_code_is_mapped_and_no_other() -> None:

@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import uvicorn
+from api_gateway.planning import plan_task
 from celery import Celery
 from fastapi import Body, FastAPI, Request, Response
 
 from api_gateway.app import create_app
 from api_gateway.bodies import read_body
-from api_gateway.planning import plan_task
-from api_gateway.requests import TaskRequest
 from api_gateway.routes.answers import pending_response
 from api_gateway.services import caller_of, services_of
 from api_gateway.settings import GatewaySettings
 from contract.logs import configure_logs
+from contract.requests import TaskRequest
 from contract.task import TaskRecord, TaskStatus, new_task_id
 from contract.wakeups import WAKE_TASK, celery_settings
 

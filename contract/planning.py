@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from starlette.concurrency import run_in_threadpool
-
-from api_gateway.bodies import InlineFile, SpooledFile, TaskBody
-from api_gateway.errors import Refused
-from api_gateway.option_rules import check_history, check_options
-from api_gateway.requests import TaskInput, TaskRequest
-from api_gateway.uploads import UploadedInput
 from contract.catalogue import CATALOGUE, ModelCard
 from contract.egress import EgressPolicy
 from contract.errors import ContextTooLong, Forbidden, InvalidRequest, S3NotAllowed, UrlNotAllowed
 from contract.operations import DEFAULT_OPERATIONS, OPERATIONS
+from contract.option_rules import check_history, check_options
 from contract.pages import check_pages
 from contract.prompt_book import PromptBook
+from contract.refusals import Refused
+from contract.requests import TaskInput, TaskRequest
 from contract.task import MAX_IMAGES, ObjectInput, Operation, TaskSpec, UrlInput, dumps
+from contract.task_bodies import InlineFile, SpooledFile, TaskBody, UploadedInput
 from contract.tenants import Tenant
 from contract.tracing import TraceContext
 from contract.webhooks import TaskWebhook
@@ -77,7 +75,7 @@ class Planner:
         if body.request.options.json_schema is None:
             return self.plan_now(body, tenant)
         # Compiling a schema takes a while.
-        return await run_in_threadpool(self.plan_now, body, tenant)
+        return await asyncio.to_thread(self.plan_now, body, tenant)
 
     def plan_now(self, body: TaskBody, tenant: Tenant) -> PlannedTask:
         """As ``plan``, on the calling thread."""

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
 
-from api_gateway.errors import Refused
 from contract.errors import UnsupportedParameter
+from contract.refusals import Refused
 
 #: Most messages of one request.
 MAX_MESSAGES = 512

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from api_gateway.errors import Refused
-from api_gateway.requests import TaskRequest
 from contract.catalogue import TaskKind
 from contract.errors import InvalidRequest
 from contract.json_schemas import check_schema
 from contract.operations import OPERATIONS, Operation
 from contract.options import TaskOptions
+from contract.refusals import Refused
+from contract.requests import TaskRequest
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api_gateway.blob_calls import BlobCalls
-from api_gateway.stored_results import stored_document
 from contract.errors import DeadlineExceeded, FleetError, InternalError, WrongStatus, all_errors
 from contract.record import TaskRecord
 from contract.results import FinishReason
@@ -115,21 +113,10 @@ def finish_of(record: TaskRecord) -> Finish:
     return "length" if reason in ("length", "repetition") else "stop"
 
 
-async def text_of(record: TaskRecord, blobs: BlobCalls) -> str:
-    """The answer of a task that has ended.
-
-    Raises:
-        FleetError: Why there is none.
-    """
-    if record.status is not TaskStatus.SUCCEEDED:
-        raise _why(record)
-    assert record.result is not None
-    if record.result.text is not None:
-        return record.result.text
-    return str((await stored_document(record.result, blobs))["text"])
-
-
-def _why(record: TaskRecord) -> FleetError:
+def why_none(record: TaskRecord) -> FleetError | None:
+    """Why a task that has ended gave no answer; None where it gave one."""
+    if record.status is TaskStatus.SUCCEEDED:
+        return None
     if record.status is TaskStatus.EXPIRED:
         return DeadlineExceeded("the answer wasn't there in time")
     if record.error is None:

@@ -10,13 +10,12 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from api_gateway.bodies import TaskBody, inline_files
-from api_gateway.errors import FieldError, Refused
-from api_gateway.openai_wire.requests import ChatRequest, ImagePart, JsonObjectFormat, JsonSchemaFormat, Message
-from api_gateway.problems import invalid_body
-from api_gateway.requests import TaskRequest
 from contract.catalogue import CATALOGUE
 from contract.errors import InvalidRequest, NotFound
+from contract.openai_wire.requests import ChatRequest, ImagePart, JsonObjectFormat, JsonSchemaFormat, Message
+from contract.refusals import FieldError, Refused, invalid_body
+from contract.requests import TaskRequest
+from contract.task_bodies import TaskBody, inline_files
 
 _PARTITION = re.compile(r"p([1-9][0-9]?)")
 
