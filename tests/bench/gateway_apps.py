@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import uvicorn
-from api_gateway.planning import plan_task
 from celery import Celery
 from fastapi import Body, FastAPI, Request, Response
 
@@ -22,8 +21,9 @@ from api_gateway.routes.answers import pending_response
 from api_gateway.services import caller_of, services_of
 from api_gateway.settings import GatewaySettings
 from contract.logs import configure_logs
+from contract.record import TaskRecord
 from contract.requests import TaskRequest
-from contract.task import TaskRecord, TaskStatus, new_task_id
+from contract.task import TaskStatus, new_task_id
 from contract.wakeups import WAKE_TASK, celery_settings
 
 
@@ -37,7 +37,7 @@ def send_task_app() -> FastAPI:
     async def submit(request: Request) -> Response:
         services, tenant = services_of(request), await caller_of(request)
         async with read_body(request) as body:
-            plan = plan_task(body, tenant, settings.egress)
+            plan = await services.planner.plan(body, tenant)
         task_id = new_task_id()
         celery.send_task(WAKE_TASK, args=[task_id, plan.spec.model_dump(mode="json")], queue=plan.spec.model)
         now_ms = time.time_ns() // 1_000_000
