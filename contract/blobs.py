@@ -2,17 +2,17 @@
 
 Keys: ``inputs/<tenant>/<task>/<n>``, ``results/<tenant>/<task>/attempt-<n>/<part>.json``, of a planned task as a whole
 ``results/<tenant>/<task>/assembly-<n>/document.*``, uploads that wait for a task as ``incoming/<tenant>/<upload>/0``,
-kept answers as ``cache/<tenant>/<question>/answer.json``. A result is committed by the record that points to it, so a
-late attempt's object is never read.
+kept answers as ``cache/<tenant>/<question>/answer.json``, files of batches as ``files/<tenant>/<file>/<n>``. A result
+is committed by the record that points to it, so a late attempt's object is never read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import boto3
 from boto3.exceptions import Boto3Error
@@ -138,7 +138,7 @@ class BlobStore:
         with self._errors():
             self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
 
-    def put_file(self, key: str, data: BinaryIO, content_type: str) -> None:
+    def put_file(self, key: str, data: IO[bytes], content_type: str) -> None:
         """Store what ``data`` holds from where it stands to its end, without reading it whole."""
         with self._errors():
             self._client.upload_fileobj(data, self.bucket, key, ExtraArgs={"ContentType": content_type})
@@ -189,7 +189,8 @@ class BlobStore:
         """What ``inputs`` or ``results`` hold, task by task, as the keys' order gives them.
 
         Args:
-            room: "inputs", "results", "incoming" (uploads instead of tasks) or "cache" (digests of questions).
+            room: "inputs", "results", "incoming" (uploads instead of tasks), "files" (files) or "cache" (digests of
+                questions).
         """
         with self._errors():
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{room}/")
@@ -220,6 +221,16 @@ class BlobStore:
         with self._errors():
             reply = self._client.get_object(Bucket=bucket, Key=stored.key, Range=f"bytes={start}-", IfMatch=stored.etag)
             yield from reply["Body"].iter_chunks(1 << 20)
+
+    def chunks(self, key: str, *, start: int = 0) -> Generator[bytes]:
+        """Read an object of our own bucket from byte ``start`` on, in pieces of at most 1 MiB.
+
+        The object has to be longer than ``start``. Whoever stops early closes the iterator.
+        """
+        with self._errors():
+            body = self._client.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={start}-")["Body"]
+            with closing(body):
+                yield from body.iter_chunks(1 << 20)
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete every object under ``prefix``; reply how many."""

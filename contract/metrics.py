@@ -74,6 +74,16 @@ class JobMetrics:
         )
 
 
+class BatchMetrics:
+    """What an io worker counts of batches."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.unended = Gauge("ovis_batches_unended", "Batches that haven't ended", registry=registry)
+        self.steps = Counter("ovis_batch_steps", "Steps of batches", ["status", "outcome"], registry=registry)
+        self.lines = Counter("ovis_batch_lines", "Lines passed", ["outcome"], registry=registry)
+        self.ended = Counter("ovis_batches_ended", "Batches ended", ["status"], registry=registry)
+
+
 class QueueMetrics:
     """What the io workers export of the queues."""
 

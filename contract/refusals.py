@@ -66,11 +66,16 @@ def parse_json(text: bytes, model: type[T]) -> T:
         raise invalid_body(exc) from exc
 
 
-def invalid_body(error: ValidationError) -> Refused:
-    """What pydantic found in a body: pointers and messages, never the values."""
+def invalid_body(error: ValidationError, *, below: int = 0) -> Refused:
+    """What pydantic found in a body: pointers and messages, never the values.
+
+    Args:
+        error: What it found.
+        below: Steps from what pydantic read down to the body.
+    """
     items = error.errors(include_input=False, include_url=False, include_context=False)
     errors = tuple(
-        FieldError(detail=field_message(item["type"], item["msg"]), pointer=json_pointer(item["loc"]))
+        FieldError(detail=field_message(item["type"], item["msg"]), pointer=json_pointer(item["loc"][below:]))
         for item in items[:MAX_FIELD_ERRORS]
     )
     return Refused(InvalidRequest(f"{errors[0].pointer or 'the body'}: {errors[0].detail}"), errors)

@@ -44,6 +44,14 @@ FAILURES_TO_REST = 5
 FIRST_REST_MS = 30_000
 LONGEST_REST_MS = 600_000
 
+#: How soon a batch is looked at after one of its lines has ended: lines that end together are replaced together.
+BATCH_REFILL_MS = 1_000
+#: How soon a file is looked at again whose time is over, but which a batch still reads.
+RETENTION_LATER_MS = 60_000
+
+#: Scripts that take something new on: a full Redis refuses these, and nothing else.
+_ACCEPTING = {"submit", "file_add", "batch_create"}
+
 #: Constants that the webhook scripts share.
 _WEBHOOK_CONSTANTS = (
     f"local DELIVERY_LIFE_S = {DELIVERY_LIFE_S}\nlocal DELIVERY_LOG_S = {DELIVERY_LOG_S}\n"
@@ -81,12 +89,13 @@ def load_script(name: str) -> Script:
     exhausted = AttemptsExhausted(f"all {MAX_ATTEMPTS} attempts ended without a result")
     late = DeadlineExceeded("the task's deadline passed before it was done")
     # A full Redis refuses new tasks only: whatever brings accepted ones to their end may use the last memory.
-    flags = "" if name == "submit" else "#!lua flags=allow-oom\n"
+    flags = "" if name in _ACCEPTING else "#!lua flags=allow-oom\n"
     constants = (
         f"{flags}local LEASE_MS = {LEASE_MS}\nlocal QUARANTINE_MS = {QUARANTINE_MS}\n"
         f"local MAX_ATTEMPTS = {MAX_ATTEMPTS}\nlocal MAX_SECOND_ATTEMPTS = {MAX_SECOND_ATTEMPTS}\n"
         f"local MAX_EVENTS = {MAX_EVENTS}\n"
         f"local USAGE_S = {USAGE_S}\n"
+        f"local BATCH_REFILL_MS = {BATCH_REFILL_MS}\nlocal RETENTION_LATER_MS = {RETENTION_LATER_MS}\n"
         f"local DEADLINE_ERROR = {_lua_text(late.info().model_dump_json())}\n"
         f"local WAKEUP_MESSAGE = {_lua_text(WAKEUP_MESSAGE)}\n"
         f"local EXHAUSTED_ERROR = {_lua_text(exhausted.info().model_dump_json())}\n"
@@ -95,5 +104,7 @@ def load_script(name: str) -> Script:
     shared = (folder / "prelude.lua").read_text()
     if name.startswith("webhook_"):
         shared += _WEBHOOK_CONSTANTS + (folder / "webhooks.lua").read_text()
+    if name.startswith(("batch_", "file_")):
+        shared += (folder / "batches.lua").read_text()
     source = constants + shared + (folder / f"{name}.lua").read_text()
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())

@@ -43,7 +43,8 @@ ovis:retention                  zset    ended tasks by the time at which they ar
 ovis:deadlines                  zset    tasks with a deadline by the time of it
 ovis:dead:<tenant>              zset    dead letters: tasks whose attempts are exhausted, by the time of their end
 ovis:load                       hash    "t:<tenant>" and "q:<queue>" -> bytes of the inputs of un-ended tasks;
-                                        "n:<tenant>" -> how many there are
+                                        "n:<tenant>" -> how many there are; "f:<tenant>" -> bytes of files,
+                                        "b:<tenant>" -> batches that haven't ended
 ovis:usage:<tenant>:<day>       hash    what was used on a day (days since 1970, UTC): tasks_<status>, tokens, ...
 ovis:rate...                    string  requests of a tenant in this second
 ovis:rows:<queue>:<host>        string  rows an engine may run there, lowered after it ran out of memory; an hour
@@ -64,6 +65,21 @@ ovis:hooks:receivers            zset    receivers with deliveries to send, by th
 ovis:hooks:due:<receiver>       zset    deliveries that wait for the receiver, by the time they are due
 ovis:hooks:health:<receiver>    hash    sending, failures (in a row), open_until_ms (it rests until then)
 ovis:hooks:sending              zset    deliveries under way, by the time at which their sender counts as lost
+ovis:file:<id>                  hash    a file of a batch: tenant, purpose, filename, blob (its key in S3), bytes,
+                                        created_ms, expires_ms, uses (batches that still read it)
+ovis:files:<tenant>             zset    the tenant's file ids; ids sort by creation
+ovis:file-retention             zset    files by the time at which they are deleted
+ovis:batch:<id>                 hash    tenant, status, input_file, input_blob, endpoint, completion_window, metadata
+                                        (JSON), terms (JSON, until the end), kept_s, <status>_ms, expires_ms, ended_ms;
+                                        in lines: total, fed, completed, failed, late, stopped (asked to end); offset of
+                                        the next line in bytes; token and claims of who looks at it, losses (of holders,
+                                        one after the other, at one place), ended_by; output_file, error_file, errors
+                                        (JSON), usage (JSON)
+ovis:batch:<id>:refused         hash    line -> error (JSON) of lines that became no task; until the batch ends
+ovis:batches:<tenant>           zset    the tenant's batch ids; ids sort by creation
+ovis:batches-due                zset    batches that haven't ended, by when they are looked at next, or their lease ends
+ovis:batch-retention            zset    ended batches by the time at which they are forgotten
+ovis:batch-claim:<token>        string  the batch that a claim gave; lives as long as a lease
 ovis:events:<id>                stream  what happened to a task, for those who follow it
 ovis:wakeups                    string  counter behind the wake-ups' tags
 <queue>                         list    Celery's wake-ups
@@ -100,7 +116,7 @@ RETENTION_KEY = "ovis:retention"
 LOAD_KEY = "ovis:load"
 REAPER_KEY = "ovis:reaper:last"
 
-SubmitOutcome = Literal["created", "exists", "conflict", "tenant_full", "queue_full"]
+SubmitOutcome = Literal["created", "exists", "conflict", "tenant_full", "queue_full", "stale"]
 FinishOutcome = Literal["committed", "canceled", "stale"]
 ReleaseOutcome = Literal["queued", "canceled", "exhausted", "gone", "stale"]
 RenewReply = Literal["ok", "stop", "lost"]
@@ -159,6 +175,21 @@ def queue_stats_key(queue: str) -> str:
 
 
 @dataclass(frozen=True)
+class LinePlace:
+    """Which line of a batch a task is, and who holds the batch.
+
+    Attributes:
+        number: 0 for the first line.
+        next_offset: Byte of the batch's file at which the next line begins.
+    """
+
+    batch_id: str
+    token: str
+    number: int
+    next_offset: int
+
+
+@dataclass(frozen=True)
 class Submission:
     """A task about to be accepted.
 
@@ -169,6 +200,7 @@ class Submission:
         size_bytes: Bytes of the inputs that we store.
         tenant_bytes_limit, queue_bytes_limit: Most such bytes of un-ended tasks, per tenant and per queue.
         tenant_tasks_limit: Most un-ended tasks of the tenant.
+        line: For a line of a batch: it is "stale" unless the batch is at it and held by this token.
     """
 
     task_id: str
@@ -186,6 +218,7 @@ class Submission:
     tenant_bytes_limit: int = UNLIMITED_BYTES
     queue_bytes_limit: int = UNLIMITED_BYTES
     tenant_tasks_limit: int = UNLIMITED_TASKS
+    line: LinePlace | None = None
 
 
 def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
@@ -223,6 +256,7 @@ def _submit_args(submission: Submission) -> tuple[str | int | float, ...]:
         "" if s.spec.deadline_s is None else s.spec.deadline_s,
         s.spec.options.on_page_failure if s.spec.is_planned else "",
         s.tenant_tasks_limit,
+        *((s.line.batch_id, s.line.token, s.line.number, s.line.next_offset) if s.line else ("",) * 4),
     )
 
 

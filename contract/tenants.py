@@ -2,9 +2,9 @@
 
 ``{"tenants": [{"id": "default", "keys": [{"id": "key_1a2b3c4d", "sha256": "…", "scopes": ["read", "write"]}],
 "requests_per_s": 50, "weight": 1, "max_waiting_parts": 10000, "max_unended_tasks": 100000,
-"max_waiting_bytes": 8589934592, "models": ["ovis2-4b"], "webhook_hosts": ["*.example.com"],
-"s3_prefixes": ["s3://bucket/prefix/"]}]}``. Keys are stored as SHA-256: they are random, so a slow hash adds nothing.
-``"key_sha256": ["…"]`` is a short way to write keys that may read and write.
+"max_waiting_bytes": 8589934592, "max_file_bytes": 8589934592, "models": ["ovis2-4b"],
+"webhook_hosts": ["*.example.com"], "s3_prefixes": ["s3://bucket/prefix/"]}]}``. Keys are stored as SHA-256: they are
+random, so a slow hash adds nothing. ``"key_sha256": ["…"]`` is a short way to write keys that may read and write.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Tenant(BaseModel):
     max_waiting_parts: int = Field(10_000, ge=1)
     max_unended_tasks: int = Field(1_000_000, ge=1, description="tasks that haven't ended, in all queues")
     max_waiting_bytes: int = Field(8 * 1024**3, ge=1, description="bytes of stored inputs of tasks that haven't ended")
+    max_file_bytes: int = Field(8 * 1024**3, ge=1, description="bytes of its files, outputs of batches included")
     models: tuple[str, ...] | None = None
     webhook_hosts: tuple[_HostPattern, ...] | None = None
     s3_prefixes: tuple[Annotated[str, Field(pattern=r"^s3://[^/]+/.*$")], ...] = ()

@@ -1,4 +1,4 @@
-"""The ``io`` role: plans and assembles; takes back expired leases, tops up wake-ups, purges, sends webhooks.
+"""The ``io`` role: plans, assembles, runs batches; takes back expired leases, tops up wake-ups, purges, sends webhooks.
 
 Any number may run: the scripts are atomic, so several reapers only look more often. A wake-up on the queue ``io`` says
 that a plan or an assembly waits there.
@@ -26,6 +26,7 @@ from contract.redis_io import connect, run
 from contract.scripting import REAP_S
 from contract.webhook_secrets import SecretBox
 from workers.assembler import Assembler
+from workers.batches import batch_keeper
 from workers.celery_role import run_celery
 from workers.drain import Drain
 from workers.estimate_desk import EstimateDesk
@@ -154,7 +155,7 @@ class Housekeeper:
 
 
 class IoServer:
-    """Plans and assembles; keeps house, answers estimates and sends webhooks beside it, each in a thread of its own."""
+    """Plans and assembles; in other threads keeps house, answers estimates, runs batches and sends webhooks."""
 
     def __init__(self, worker: str, registry: CollectorRegistry, settings: WorkerSettings) -> None:
         """Starts the media processes and opens clients; ``worker`` is the name for Celery."""
@@ -185,6 +186,7 @@ class IoServer:
             worker=identity,
         )
         self._deliverer = _deliverer(settings, registry)
+        self._batches = batch_keeper(settings, registry, connect(self._broker_url), blobs)
 
     def serve(self, serving: threading.Event) -> None:
         """Consume wake-ups until SIGTERM; ``serving`` is set meanwhile.
@@ -216,7 +218,7 @@ class IoServer:
             )
         finally:
             self._drain.cut_short()
-            for part in (self.keeper, self._desk, self._deliverer):
+            for part in (self.keeper, self._desk, self._deliverer, self._batches):
                 part.close()
             for thread in threads:
                 thread.join()
@@ -228,7 +230,11 @@ class IoServer:
 
     def _start_threads(self) -> list[threading.Thread]:
         """What goes on beside the jobs."""
-        work = {"housekeeping": self.keeper.keep_house, "estimates": self._desk.serve}
+        work = {
+            "housekeeping": self.keeper.keep_house,
+            "estimates": self._desk.serve,
+            "batches": self._batches.keep,
+        }
         if self._deliverer.box.usable:
             work["webhooks"] = self._deliverer.deliver
         else:

@@ -39,6 +39,10 @@ class WorkerSettings(FleetSettings):
         20.0, gt=0, le=30, description="how long a receiver may take to answer a webhook delivery"
     )
     io_jobs: int = Field(4, ge=1, le=256, description="plans and assemblies that an io worker does at once")
+    batch_jobs: int = Field(2, ge=1, le=64, description="batches that an io worker looks at at once")
+    batch_window: int = Field(256, ge=1, le=10_000, description="lines of one batch that wait or run at once")
+    batch_max_lines: int = Field(50_000, ge=1, le=1_000_000, description="most lines of one batch")
+    batch_max_line_bytes: int = Field(32 * MIB, ge=1024, le=256 * MIB, description="longest line of a batch")
     plan_max_parts: int = Field(5000, ge=1, le=100_000, description="most pages or clips of one task")
     media_processes: int = Field(2, ge=1, le=64, description="processes that fetch and decode")
     media_jobs_per_process: int = Field(500, ge=1, description="jobs after which a media process is replaced")

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import redis
 
-from contract.blobs import UPLOAD_KEPT_S, BlobStore
+from contract.blobs import UPLOAD_KEPT_S, BlobStore, StoredTask
+from contract.files import file_key
 from contract.logs import get_logger
 from contract.store import cached_key, task_key
 
@@ -20,8 +21,8 @@ log = get_logger(__name__)
 def sweep_orphans(
     client: redis.Redis, blobs: BlobStore, *, min_age_s: float, upload_age_s: float = UPLOAD_KEPT_S
 ) -> int:
-    """Delete stored tasks without a record, and kept answers without a pointer, whose newest object is at least
-    ``min_age_s`` old, and uploads that are ``upload_age_s`` old; reply how many.
+    """Delete stored tasks and files without a record, and kept answers without a pointer, whose newest object is at
+    least ``min_age_s`` old, and uploads that are ``upload_age_s`` old; reply how many.
 
     The age keeps uploads that are under way: their record or pointer comes after them.
 
@@ -30,16 +31,22 @@ def sweep_orphans(
         redis.RedisError: Redis is away.
     """
     swept = 0
-    for room in ("inputs", "results", "cache"):
+    for room in ("inputs", "results", "cache", "files"):
         for stored in blobs.list_tasks(room):
             young = datetime.now(UTC) - stored.newest < timedelta(seconds=min_age_s)
-            known = cached_key(stored.tenant, stored.task_id) if room == "cache" else task_key(stored.task_id)
-            if young or client.exists(known):
+            if young or client.exists(_owner_key(room, stored)):
                 continue
             blobs.delete_prefix(f"{room}/{stored.tenant}/{stored.task_id}/")
             log.info("orphan_swept", task_id=stored.task_id, room=room)
             swept += 1
     return swept + _sweep_uploads(blobs, upload_age_s)
+
+
+def _owner_key(room: str, stored: StoredTask) -> str:
+    """Key of what leads to the object."""
+    if room == "cache":
+        return cached_key(stored.tenant, stored.task_id)
+    return file_key(stored.task_id) if room == "files" else task_key(stored.task_id)
 
 
 def _sweep_uploads(blobs: BlobStore, age_s: float) -> int:

@@ -15,6 +15,7 @@ from contract.errors import InvalidRequest, NotFound
 from contract.openai_wire.requests import ChatRequest, ImagePart, JsonObjectFormat, JsonSchemaFormat, Message
 from contract.refusals import FieldError, Refused, invalid_body
 from contract.requests import TaskRequest
+from contract.task import Priority
 from contract.task_bodies import TaskBody, inline_files
 
 _PARTITION = re.compile(r"p([1-9][0-9]?)")
@@ -68,12 +69,16 @@ class Translated:
             raise _pointed_back(exc, self.places) from exc
 
 
-def translate(chat: ChatRequest, *, deadline_s: int) -> Translated:
+def translate(
+    chat: ChatRequest, *, deadline_s: int, retention_s: int | None = None, priority: Priority = "high"
+) -> Translated:
     """The task that answers a chat completion; pictures stand before the text of their turn, as the models learnt it.
 
     Args:
         chat: The request.
         deadline_s: How long the task may take, in seconds.
+        retention_s: How long it is kept after its end, in seconds; None for the default.
+        priority: Its place among the tenant's other tasks.
 
     Raises:
         Refused: A value isn't allowed; the error points into the chat completion.
@@ -94,12 +99,14 @@ def translate(chat: ChatRequest, *, deadline_s: int) -> Translated:
         "system": system or None,
         "history": [{"role": turn.role, "text": turn.text, "images": turn.num_images} for turn in turns[:-1]],
         "options": {**options, **_options(chat)},
-        "priority": "high",
+        "priority": priority,
         "deadline_s": deadline_s,
         "metadata": chat.metadata or {},
     }
     if inputs:
         task["inputs"] = inputs
+    if retention_s is not None:
+        task["retention_s"] = retention_s
     try:
         request = TaskRequest.model_validate(task)
     except ValidationError as exc:

@@ -143,6 +143,32 @@ local function owe(id, type, part)
     started_ms = tonumber(f[9] or '0'), at_ms = now_ms() }))
 end
 
+-- Batches -------------------------------------------------------------------------------------------------------
+
+-- Batches that haven't ended, by the time at which an io worker looks at them next; while one does, by its lease's end.
+local BATCHES = 'ovis:batches-due'
+
+local function batch_key(id) return 'ovis:batch:' .. id end
+local function refused_key(id) return 'ovis:batch:' .. id .. ':refused' end
+
+local function lines_under_way(id)
+  local f = call('HMGET', batch_key(id), 'fed', 'completed', 'failed')
+  return tonumber(f[1]) - tonumber(f[2]) - tonumber(f[3])
+end
+
+-- The task of a batch's line has ended, or (sign -1) runs again: the batch counts it, and goes on with its other lines.
+local function count_line(key, status, sign)
+  local id = call('HGET', key, 'batch')
+  if not id then return end
+  local f = call('HMGET', batch_key(id), 'status', 'token')
+  if f[1] ~= 'in_progress' and f[1] ~= 'cancelling' then return end
+  call('HINCRBY', batch_key(id), status == 'succeeded' and 'completed' or 'failed', sign)
+  if status == 'expired' then call('HINCRBY', batch_key(id), 'late', sign) end
+  if f[2] then return end -- whoever holds it sees to its next look
+  local soon = lines_under_way(id) == 0 and 0 or BATCH_REFILL_MS
+  call('ZADD', BATCHES, 'XX', 'LT', int(now_ms() + soon), id)
+end
+
 -- Ends ----------------------------------------------------------------------------------------------------------
 
 local ENDED = { succeeded = true, failed = true, canceled = true, expired = true }
@@ -183,6 +209,7 @@ local function end_task(id, status, error)
   call('ZADD', 'ovis:retention', int(expires), id)
   call('ZREM', 'ovis:deadlines', id)
   add_load(key, -1)
+  count_line(key, status, 1)
   count_use(call('HGET', key, 'tenant'), 'tasks_' .. status, 1)
   if error == EXHAUSTED_ERROR then call('ZADD', 'ovis:dead:' .. call('HGET', key, 'tenant'), int(now), id) end
   owe(id, 'task.' .. status)

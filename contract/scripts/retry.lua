@@ -15,6 +15,7 @@ local now = now_ms()
 if tonumber(f[6]) <= now then return 'gone' end
 call('HSET', key, 'parts_failed', 0, 'parts_canceled', 0)
 call('HINCRBY', key, 'run', 1)
+count_line(key, f[2], -1)
 set_status(id, 'queued')
 if ARGV[3] ~= '' then call('HSET', key, 'retry_key', ARGV[3]) end
 call('HDEL', key, 'error', 'part_error', 'stop', 'started_ms', 'ended_ms', 'expires_ms', 'passemble:result')

@@ -2,12 +2,20 @@
 --       idempotency ttl s, most waiting parts of the tenant, of the queue, webhook or '', number of parts,
 --       bytes of the inputs, most bytes of the tenant, of the queue, deadline s or '',
 --       what becomes of a planned task with failed pages ('succeed'|'fail'), or '' for a task that needs no plan,
---       most un-ended tasks of the tenant
--- Reply: {'created'|'exists'|'conflict'|'tenant_full'|'queue_full', id, for 'created' the task's created_ms}
+--       most un-ended tasks of the tenant,
+--       for a line of a batch: the batch, the token of who holds it, the line's number, the byte after it; or '' each
+-- Reply: {'created'|'exists'|'conflict'|'tenant_full'|'queue_full'|'stale', id, for 'created' the task's created_ms}
 local id, tenant, queue = ARGV[1], ARGV[2], ARGV[3]
 local key = task_key(id)
 local made = call('HGET', key, 'created_ms')
 if made then return { 'created', id, made } end -- our own retry after a lost reply
+
+-- A line runs once: only while its batch is at it, by whoever holds the batch.
+local batch = ARGV[22]
+if batch ~= '' then
+  local b = call('HMGET', batch_key(batch), 'token', 'status', 'fed')
+  if b[1] ~= ARGV[23] or b[2] ~= 'in_progress' or b[3] ~= ARGV[24] then return { 'stale', id } end
+end
 
 local idem_key
 if ARGV[9] ~= '' then
@@ -38,6 +46,10 @@ call('HSET', key, 'tenant', tenant, 'queue', queue, 'status', 'queued', 'created
   'weight', ARGV[5], 'band', ARGV[6], 'retention_s', ARGV[7], 'run', 1, 'attempts', 0,
   'parts_total', parts, 'parts_done', 0, 'parts_failed', 0, 'parts_canceled', 0)
 if bytes > 0 then call('HSET', key, 'bytes', ARGV[16]) end
+if batch ~= '' then
+  call('HSET', key, 'batch', batch)
+  call('HSET', batch_key(batch), 'fed', tonumber(ARGV[24]) + 1, 'offset', ARGV[25], 'losses', 0)
+end
 add_load(key, 1)
 if ARGV[19] ~= '' then
   call('HSET', key, 'deadline_s', ARGV[19])
