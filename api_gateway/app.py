@@ -11,6 +11,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from api_gateway.batches import Batches
 from api_gateway.blob_calls import BlobCalls
 from api_gateway.body_limit import BodyLimit
 from api_gateway.changes import Changes
@@ -18,6 +19,7 @@ from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
 from api_gateway.estimation import Estimator
 from api_gateway.event_hub import EventHub
+from api_gateway.files import Files
 from api_gateway.fleet_views import FleetViews
 from api_gateway.observation import Observation
 from api_gateway.openapi import describe
@@ -27,10 +29,12 @@ from api_gateway.rate_limits import RateLimits
 from api_gateway.records import Records
 from api_gateway.routes import (
     admin,
+    batches,
     chat,
     dead_letters,
     estimates,
     events,
+    files,
     lists,
     models,
     operations,
@@ -55,6 +59,9 @@ from contract.prompt_book import load_prompt_books
 from contract.redis_io import connect_async
 from contract.webhook_secrets import SecretBox
 
+#: What a form may have beside its file, in bytes.
+_FORM_BYTES = 64 * 1024
+
 
 def create_app(settings: GatewaySettings) -> FastAPI:
     """The HTTP face, wired. Opens no connection yet.
@@ -74,12 +81,13 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.services = services
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    longer = {"/v1/files": settings.file_max_bytes + _FORM_BYTES}
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, longer=longer)
     app.add_middleware(Observation, metrics=services.metrics)
     install_handlers(app)
     for module in (
         *(tasks, estimates, events, lists, results, parts, dead_letters, webhooks),
-        *(uploads, models, usage, chat, admin, operations),
+        *(uploads, models, usage, chat, files, batches, admin, operations),
     ):
         app.include_router(module.router)
     app.openapi = partial(describe, app)  # type: ignore[method-assign] # FastAPI's own way to replace it
@@ -117,6 +125,8 @@ def _services(settings: GatewaySettings) -> Services:
         events=EventHub(client),
         webhooks=Webhooks(client, SecretBox(settings.webhook_keys), settings.egress),
         uploads=uploads,
+        files=Files(client, blobs),
+        batches=Batches(client, settings.queue_max_waiting_parts, settings.queue_max_bytes, settings.batch_max_unended),
         usage=UsageRecords(client),
         fleet=FleetViews(client, records, dead_letters),
         registry=registry,

@@ -12,10 +12,14 @@ from typing import BinaryIO, TypeVar
 from contract.blobs import BlobStore, ObjectFacts
 from contract.errors import BlobsUnavailable, InputUnavailable
 from contract.logs import get_logger
+from contract.task_bodies import SpooledFile
 
 T = TypeVar("T")
 
 log = get_logger(__name__)
+
+#: Bytes a second that the object store takes of a long file at the least.
+_LEAST_BYTES_PER_S = 2 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,19 @@ class BlobCalls:
             future.add_done_callback(lambda _: self._delete_later(prefix))
             raise
 
+    async def put_file(self, prefix: str, key: str, file: SpooledFile) -> None:
+        """Store one long file, which is all there is under ``prefix``: it, or in the end nothing.
+
+        Raises:
+            BlobsUnavailable: The object store is away or too slow.
+        """
+        future = self._threads.submit(self._put_file, key, file)
+        try:
+            await self._result(future, self._timeout_s + file.size_bytes / _LEAST_BYTES_PER_S)
+        except BaseException:
+            future.add_done_callback(lambda _: self._delete_later(prefix))
+            raise
+
     async def get(self, key: str) -> bytes:
         """Read an object of our own bucket.
 
@@ -105,9 +122,9 @@ class BlobCalls:
     async def _call(self, call: Callable[[], T]) -> T:
         return await self._result(self._threads.submit(call))
 
-    async def _result(self, future: Future[T]) -> T:
+    async def _result(self, future: Future[T], timeout_s: float | None = None) -> T:
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self._timeout_s)
+            return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s or self._timeout_s)
         except TimeoutError as exc:
             raise BlobsUnavailable("the object store is too slow; try again later") from exc
 
@@ -118,6 +135,11 @@ class BlobCalls:
                     self.store.copy(blob.source_key, blob.key)
                 else:
                     self.store.put(blob.key, blob.data, blob.media_type)
+
+    def _put_file(self, key: str, file: SpooledFile) -> None:
+        with _our_own():
+            # In one piece: parts side by side would be in memory each.
+            self.store.put(key, file.data, file.media_type)
 
     def _delete_all(self, prefixes: Sequence[str]) -> None:
         with _our_own():

@@ -57,14 +57,14 @@ async def _from_form(form: FormData) -> TaskBody:
     for part in form.getlist("file"):
         if not isinstance(part, UploadFile):
             raise InvalidRequest("a part named file needs a file name in its Content-Disposition")
-        uploads.append(await asyncio.to_thread(_spooled, part))
+        uploads.append(await asyncio.to_thread(spooled_file, part))
     if not all(file.size_bytes for file in uploads):
         raise InvalidRequest("a part named file is empty")
     return _from_json(text, tuple(uploads))
 
 
-def _spooled(part: UploadFile) -> SpooledFile:
-    """Hash a file part; may read from disk."""
+def spooled_file(part: UploadFile) -> SpooledFile:
+    """A file part with its hash and length; may read from disk."""
     sha256 = hashlib.file_digest(part.file, "sha256").hexdigest()  # type: ignore[arg-type] # SpooledTemporaryFile
     size_bytes = part.file.tell()
     part.file.seek(0)

@@ -24,7 +24,12 @@ _WITH_KEY = (401, 403, 429, 503)
 _TEXT = {"schema": {"type": "string"}}
 
 #: Which answers give ids, under which parameter they are used elsewhere.
-_SOURCES = (("/v1/tasks", "202", "task_id"), ("/v1/uploads", "201", "upload_id"))
+_SOURCES = (
+    ("/v1/tasks", "202", "task_id"),
+    ("/v1/uploads", "201", "upload_id"),
+    ("/v1/files", "200", "file_id"),
+    ("/v1/batches", "200", "batch_id"),
+)
 
 #: Headers of every answer.
 _EVERYWHERE = {

@@ -8,12 +8,14 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
+from api_gateway.batches import Batches
 from api_gateway.blob_calls import BlobCalls
 from api_gateway.changes import Changes
 from api_gateway.dead_letters import DeadLetters
 from api_gateway.endings import Endings
 from api_gateway.estimation import Estimator
 from api_gateway.event_hub import EventHub
+from api_gateway.files import Files
 from api_gateway.fleet_views import FleetViews
 from api_gateway.parts import Parts
 from api_gateway.rate_limits import RateLimits
@@ -49,6 +51,8 @@ class Services:
     events: EventHub
     webhooks: Webhooks
     uploads: Uploads
+    files: Files
+    batches: Batches
     usage: UsageRecords
     fleet: FleetViews
     registry: CollectorRegistry

@@ -25,6 +25,11 @@ class GatewaySettings(FleetSettings):
         le=5 * 1024**3,
         description="longest upload; workers read no more than their OVIS_MEDIA_MAX_INPUT_BYTES of it",
     )
+    file_max_bytes: int = Field(200 * 1024**2, ge=1, le=5 * 1024**3, description="longest file of a batch")
+    file_retention_s: int = Field(
+        30 * 86_400, ge=60, le=366 * 86_400, description="how long files, and batches after their end, are kept"
+    )
+    batch_max_unended: int = Field(50, ge=1, le=100_000, description="batches of one tenant that haven't ended")
     max_wait_s: float = Field(60.0, ge=0, le=600, description="longest that one request waits for a task's end")
     chat_s: float = Field(600.0, ge=0.1, le=86_400, description="longest that a chat completion may take")
     events_ping_s: float = Field(

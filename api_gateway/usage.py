@@ -29,10 +29,11 @@ class DayOfUse:
 
 @dataclass(frozen=True)
 class Load:
-    """What a tenant's un-ended tasks hold."""
+    """What a tenant's un-ended tasks hold, and its files."""
 
     num_tasks: int
     size_bytes: int
+    file_bytes: int
 
 
 class UsageRecords:
@@ -56,10 +57,10 @@ class UsageRecords:
         ]
 
     async def load(self, tenant: str) -> Load:
-        """What the tenant's un-ended tasks hold now."""
+        """What the tenant's un-ended tasks and its files hold now."""
         async with store_call():
-            tasks, size = await self._client.hmget(LOAD_KEY, f"n:{tenant}", f"t:{tenant}")
-        return Load(int(tasks or 0), int(size or 0))
+            tasks, size, files = await self._client.hmget(LOAD_KEY, f"n:{tenant}", f"t:{tenant}", f"f:{tenant}")
+        return Load(int(tasks or 0), int(size or 0), int(files or 0))
 
 
 def _last_days(count: int) -> list[date]:

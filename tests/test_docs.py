@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from api_gateway.errors import HTTP_STATUS
 from api_gateway.settings import GatewaySettings
 from contract.catalogue import CATALOGUE
-from contract.metrics import GatewayMetrics, JobMetrics, QueueMetrics, WebhookMetrics, WorkerMetrics
+from contract.metrics import BatchMetrics, GatewayMetrics, JobMetrics, QueueMetrics, WebhookMetrics, WorkerMetrics
 from tests.bench.__main__ import BENCHES
 from workers.settings import WorkerSettings
 
@@ -34,9 +34,11 @@ def test_every_setting_is_documented(settings: type[GatewaySettings | WorkerSett
     assert [name for name in settings.model_fields if f"`OVIS_{name.upper()}`" not in OPERATIONS] == []
 
 
-@pytest.mark.parametrize("metrics", [GatewayMetrics, WorkerMetrics, QueueMetrics, JobMetrics, WebhookMetrics])
+@pytest.mark.parametrize(
+    "metrics", [GatewayMetrics, WorkerMetrics, QueueMetrics, JobMetrics, WebhookMetrics, BatchMetrics]
+)
 def test_every_metric_is_documented(
-    metrics: type[GatewayMetrics | WorkerMetrics | QueueMetrics | JobMetrics | WebhookMetrics],
+    metrics: type[GatewayMetrics | WorkerMetrics | QueueMetrics | JobMetrics | WebhookMetrics | BatchMetrics],
 ) -> None:
     registry = CollectorRegistry()
     metrics(registry)

@@ -9,7 +9,7 @@ from contract.errors import ErrorInfo
 from contract.openai_wire.errors import OpenAIError
 
 #: Paths whose errors have OpenAI's form.
-_PATHS = re.compile(r"/v1/chat/.*")
+_PATHS = re.compile(r"/v1/chat/.*|/v1/(files|batches)(/.*)?")
 
 
 def openai_error(info: ErrorInfo, pointer: str | None = None) -> OpenAIError:

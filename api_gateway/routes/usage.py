@@ -62,6 +62,8 @@ class LimitsView(BaseModel):
     unended_tasks: int
     max_waiting_bytes: int = Field(description="bytes of stored inputs of tasks that haven't ended")
     waiting_bytes: int
+    max_file_bytes: int = Field(description="bytes of files, outputs of batches included")
+    file_bytes: int
     weight: float = Field(description="share of a busy queue, against the other tenants' weights")
     models: list[str] | None
     webhook_hosts: list[str] | None
@@ -92,6 +94,8 @@ async def read_limits(tenant: Caller, services: SharedServices) -> LimitsView:
         unended_tasks=load.num_tasks,
         max_waiting_bytes=tenant.max_waiting_bytes,
         waiting_bytes=load.size_bytes,
+        max_file_bytes=tenant.max_file_bytes,
+        file_bytes=load.file_bytes,
         weight=tenant.weight,
         models=list(tenant.models) if tenant.models is not None else None,
         webhook_hosts=list(tenant.webhook_hosts) if tenant.webhook_hosts is not None else None,

@@ -38,7 +38,7 @@ PNG = bytes.fromhex(
 TENANTS: dict[str, dict[str, Any]] = {
     "acme": {},
     "other": {},
-    "small": {"max_waiting_parts": 1},
+    "small": {"max_waiting_parts": 1, "max_file_bytes": 3000},
     "light": {"max_waiting_bytes": 1000},
     "hasty": {"requests_per_s": 5},
     "few": {"max_unended_tasks": 2},

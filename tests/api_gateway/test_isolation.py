@@ -10,6 +10,8 @@ import pytest
 
 from api_gateway.app import create_app
 from api_gateway.settings import GatewaySettings
+from contract.batches import new_batch_id
+from contract.files import new_file_id
 from contract.task import new_task_id
 from tests.api_gateway.conftest import PNG, Fleet, write_tenants
 
@@ -25,17 +27,36 @@ def routes_with_ids(document: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def everything_of(fleet: Fleet, tenant: str, text_task: dict[str, Any]) -> dict[str, str]:
-    """One thing of each kind, by the parameter that names it: a dead letter, which is a task too, and an upload."""
+    """One thing of each kind, by the parameter that names it; the task is a dead letter, too."""
     api = fleet.caller(tenant)
     api.post("/v1/tasks", json=text_task)
     upload = api.post("/v1/uploads", json={"size_bytes": len(PNG)}).json()
     httpx.put(upload["put"]["url"], content=PNG, headers=upload["put"]["headers"])
-    return {"task_id": fleet.exhaust(), "upload_id": upload["id"]}
+    file = api.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a.jsonl", b"{}")}).json()
+    order = {"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+    batch = api.post("/v1/batches", json=order).json()
+    return {
+        "task_id": fleet.exhaust(),
+        "upload_id": upload["id"],
+        "file_id": file["id"],
+        "batch_id": batch["id"],
+    }
+
+
+def said(response: httpx.Response) -> tuple[str, str]:
+    """Code and message of an error in either form."""
+    body = response.json()
+    return (body["error"]["code"], body["error"]["message"]) if "error" in body else (body["code"], body["detail"])
 
 
 def test_another_tenants_id_is_404_on_every_route(fleet: Fleet, api: httpx.Client, text_task: dict[str, Any]) -> None:
     mine = everything_of(fleet, "acme", text_task)
-    nobodys = {"task_id": new_task_id(), "upload_id": "upl_" + "0" * 32}
+    nobodys = {
+        "task_id": new_task_id(),
+        "upload_id": "upl_" + "0" * 32,
+        "file_id": new_file_id(),
+        "batch_id": new_batch_id(),
+    }
     routes = routes_with_ids(api.get("/openapi.json").json())
     assert len(routes) >= 9
     other = fleet.caller("other")
@@ -49,8 +70,8 @@ def test_another_tenants_id_is_404_on_every_route(fleet: Fleet, api: httpx.Clien
         body = {"json": {}} if method in ("POST", "PUT", "PATCH") else {}
         theirs = other.request(method, path.format(**{**spots, **mine}), **body)  # type: ignore[arg-type]
         missing = other.request(method, path.format(**{**spots, **nobodys}), **body)  # type: ignore[arg-type]
-        assert (theirs.status_code, theirs.json()["code"]) == (404, "not_found"), (method, path)
-        assert theirs.json()["detail"] == missing.json()["detail"], (method, path)
+        assert (theirs.status_code, said(theirs)[0]) == (404, "not_found"), (method, path)
+        assert said(theirs) == said(missing), (method, path)
 
     task = api.get(f"/v1/tasks/{mine['task_id']}").json()
     assert (task["status"], task["run"]) == ("failed", 1), "nothing was changed"
@@ -61,7 +82,7 @@ def test_lists_hold_the_callers_own_alone(fleet: Fleet, api: httpx.Client, text_
     everything_of(fleet, "acme", text_task)
     other = fleet.caller("other")
 
-    for path in ("/v1/tasks", "/v1/dead-letters", "/v1/usage"):
+    for path in ("/v1/tasks", "/v1/dead-letters", "/v1/usage", "/v1/files", "/v1/batches"):
         assert (path, other.get(path).json()["data"]) == (path, [])
         assert api.get(path).json()["data"] != []
 
