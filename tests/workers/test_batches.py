@@ -347,7 +347,7 @@ def test_a_holder_that_was_lost_changes_nothing_any_more(desk: Desk) -> None:
 def test_a_line_that_every_holder_is_lost_at_is_passed_over(desk: Desk) -> None:
     batch_id = desk.create(jsonl(line("poison"), line("b")))
     desk.step(batch_id)
-    for number in range(3):
+    for number in range(5):
         desk.make_due(batch_id)
         assert run(desk.client, claim_batch(f"lost {number}")) is not None
     fed = desk.step(batch_id)

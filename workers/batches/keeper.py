@@ -54,7 +54,7 @@ _UNDER_WAY_MS = 5_000
 _NO_ROOM_MS, _AT_ONCE_MS, _OUTAGE_MS = 2_000, 0, 5_000
 
 #: Holders lost one after the other, after which a batch that isn't feeding lines is given up.
-_MAX_LOSSES = 6
+_MAX_LOSSES = 8
 
 #: Looks between two at what has had its time, and what is deleted at one.
 _LOOKS_PER_PURGE, _PURGE_BATCH = 20, 100
