@@ -27,6 +27,7 @@ _SCOPES: dict[str, _Scope] = {
     "json_schema": _Scope(operations=("extract", "ask")),
     "table_format": _Scope(operations=("table",)),
     "cot": _Scope(operations=("ask",)),
+    "logprobs": _Scope(kinds=("image", "video", "text"), operations=("ask",)),
     "stop": _Scope(operations=("ocr", "markdown", "caption", "table", "ask")),
     "max_partition": _Scope(kinds=("image", "document", "video")),
     "pages": _DOCUMENT,
@@ -50,6 +51,8 @@ def check_options(request: TaskRequest, operation: Operation) -> None:
     for name in sorted(options.model_fields_set):
         _check_scope(name, request.kind, operation)
     _check_video(options)
+    if options.logprobs is not None and (options.stream or options.clip_s is not None):
+        raise _refused("logprobs", "this goes neither with stream nor with clip_s")
     if options.text_layer == "only" and not OPERATIONS[operation].text_layer_answers:
         able = " and ".join(name for name, rule in OPERATIONS.items() if rule.text_layer_answers)
         raise _refused("text_layer", f"a page's own text answers {able} only")

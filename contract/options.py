@@ -73,6 +73,10 @@ class TaskOptions(BaseModel):
         None, description="video: cut into clips of this many seconds, then summarised"
     )
 
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(
+        None, description="ask: how likely each token of the answer was, beside so many of the most likely ones"
+    )
+
     stream: bool = Field(
         False, description="tell those who follow the task what its parts write; no part is run a second time then"
     )

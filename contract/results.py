@@ -16,6 +16,20 @@ FinishReason = Literal["stop", "length", "repetition"]
 Source = Literal["model", "text_layer", "blank", "cache"]
 
 
+class LikelyToken(BaseModel):
+    """A token and how likely it was for the model, before penalties, temperature, filters and schemas."""
+
+    model_config = ConfigDict(frozen=True)
+    token: str = Field(description="its text; U+FFFD where it is a piece of a character")
+    logprob: float = Field(description="natural logarithm of its probability, at most 0")
+
+
+class TokenLogprob(LikelyToken):
+    """A token of an answer."""
+
+    top: tuple[LikelyToken, ...] = Field(description="the most likely ones at this place, most likely first")
+
+
 class Usage(BaseModel):
     """What a part or a task consumed. A second run of a part counts as much as the first."""
 

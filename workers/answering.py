@@ -124,6 +124,7 @@ class Answerer:
             usage=usage_of(completion),
             start_s=inputs.start_s,
             end_s=inputs.end_s,
+            logprobs=None if spec.options.logprobs is None else self.generator.logprobs(completion),
         )
         return _Run(completion, reading, (*found, *misshapen), manner)
 

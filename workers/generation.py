@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 
 from contract.errors import ContextTooLong, EngineDied, RejectedByEngine
-from contract.results import Usage
+from contract.results import LikelyToken, TokenLogprob, Usage
 from ovis_engine import Completion, ConstraintFailedError, Delta, Engine, EngineError, Request, RequestError
 from workers.leases import Lease, Stopped
 
@@ -60,6 +60,22 @@ class Generator:
         except RequestError as exc:
             raise RejectedByEngine(str(exc)) from exc
         return num_prompt_tokens + request.max_new_tokens <= self.engine.max_context_tokens
+
+    def logprobs(self, completion: Completion) -> tuple[TokenLogprob, ...]:
+        """How likely the tokens of the completion's text were; those of a stop string are left out."""
+        told, length = [], 0
+        for entry in completion.logprobs or ():
+            if length >= len(completion.text):
+                break
+            token = self._text(entry.token_id)
+            length += len(token)
+            top = tuple(LikelyToken(token=self._text(other), logprob=value) for other, value in entry.top)
+            told.append(TokenLogprob(token=token, logprob=entry.logprob, top=top))
+        return tuple(told)
+
+    def _text(self, token_id: int) -> str:
+        """A token by itself: "" for a special one, with U+FFFD where it is a piece of a character."""
+        return str(self.engine.prompter.tokenizer.decode([token_id], skip_special_tokens=True))
 
     def _cancel(self, request_ids: Sequence[str]) -> None:
         for request_id in request_ids:

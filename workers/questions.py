@@ -59,6 +59,7 @@ def build_request(
         max_new_tokens=manner.max_new_tokens or spec.max_new_tokens(card),
         sampling=sampling,
         stop=options.stop or (),
+        logprobs=options.logprobs,
         constraint=constraint_of(spec, tight=manner.tight),
         request_id=request_id,
     )

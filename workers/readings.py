@@ -6,12 +6,17 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from contract.results import FinishReason, PartResult, Source, Usage
+from contract.results import FinishReason, PartResult, Source, TokenLogprob, Usage
+from contract.task import Attempt
 
 
 @dataclass(frozen=True)
 class Reading:
-    """An answer, as ``PartResult`` but for where it lies."""
+    """An answer, as ``PartResult`` but for where it lies, and for what is kept in the blob store alone.
+
+    Attributes:
+        logprobs: How likely each token of the text was; None where nobody asked for it.
+    """
 
     text: str
     usage: Usage
@@ -21,6 +26,7 @@ class Reading:
     warnings: tuple[str, ...] = ()
     start_s: float | None = None
     end_s: float | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
     def result(self, blob_key: str) -> PartResult:
         """The result that will lie at ``blob_key``."""
@@ -35,3 +41,10 @@ class Reading:
             start_s=self.start_s,
             end_s=self.end_s,
         )
+
+    def document(self, result: PartResult, attempt: Attempt) -> dict[str, object]:
+        """What lies at the result's ``blob_key``."""
+        document = result.document(attempt.task_id, attempt.part, attempt.spec)
+        if self.logprobs is not None:
+            document["logprobs"] = [entry.model_dump() for entry in self.logprobs]
+        return document

@@ -98,7 +98,7 @@ class PartRunner:
         """Store the result, waiting for an S3 that is away: the work behind it is dear."""
         attempt = lease.attempt
         result = reading.result(result_key(attempt.tenant, attempt.task_id, attempt.part, attempt.claims))
-        document = dumps(result.document(attempt.task_id, attempt.part, attempt.spec)).encode()
+        document = dumps(reading.document(result, attempt)).encode()
         for retry in stamina.retry_context(on=BlobsUnavailable, attempts=None, timeout=_STORE_S, wait_max=5.0):
             with retry:
                 lease.check()

@@ -12,7 +12,7 @@ from sse_starlette import ServerSentEvent
 from api_gateway.blob_calls import BlobCalls
 from api_gateway.event_hub import EventHub
 from api_gateway.openai_wire.errors import openai_error
-from api_gateway.openai_wire.texts import text_of
+from api_gateway.openai_wire.texts import read_answer
 from api_gateway.records import Records
 from contract.errors import DeadlineExceeded, FleetError, GatewayStopping, Gone, InternalError
 from contract.events import EventBody, TaskEvent
@@ -107,7 +107,7 @@ class ChatStream:
                 if self.events.stopping:
                     raise GatewayStopping("the gateway is going away; ask again")
                 await asyncio.sleep(_AGAIN_S)
-        rest = self._transcript.complete(await text_of(self.record, self.blobs))
+        rest = self._transcript.complete((await read_answer(self.record, self.blobs)).text)
         if rest:
             yield rest
 

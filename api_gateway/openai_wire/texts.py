@@ -1,14 +1,14 @@
-"""The text that a chat completion's task gave."""
+"""What a chat completion's task gave."""
 
 from __future__ import annotations
 
 from api_gateway.blob_calls import BlobCalls
 from api_gateway.stored_results import stored_document
-from contract.openai_wire.answers import why_none
+from contract.openai_wire.answers import Answer, answer_in, answer_of, why_none
 from contract.record import TaskRecord
 
 
-async def text_of(record: TaskRecord, blobs: BlobCalls) -> str:
+async def read_answer(record: TaskRecord, blobs: BlobCalls) -> Answer:
     """The answer of a task that has ended.
 
     Raises:
@@ -18,6 +18,4 @@ async def text_of(record: TaskRecord, blobs: BlobCalls) -> str:
     if error is not None:
         raise error
     assert record.result is not None
-    if record.result.text is not None:
-        return record.result.text
-    return str((await stored_document(record.result, blobs))["text"])
+    return answer_in(record) or answer_of(await stored_document(record.result, blobs))

@@ -15,7 +15,7 @@ from starlette.types import Message
 from api_gateway.idempotency import idempotency_key
 from api_gateway.json_bodies import read_json
 from api_gateway.openai_wire.streaming import ChatStream
-from api_gateway.openai_wire.texts import text_of
+from api_gateway.openai_wire.texts import read_answer
 from api_gateway.routes.documentation import IDEMPOTENCY_PARAMETER, json_body, openai_problems
 from api_gateway.services import Services, caller_of, services_of
 from api_gateway.waiting import wait_for_end
@@ -56,7 +56,7 @@ async def complete_chat(request: Request) -> Response:
     if chat.stream:
         return _streamed(accepted.record, chat, services, keep=bool(key))
     record = await _ended(accepted.record, services, request, keep=bool(key))
-    answer = ChatCompletion.of(record, chat.model, await text_of(record, services.blobs))
+    answer = ChatCompletion.of(record, chat.model, await read_answer(record, services.blobs))
     return Response(answer.model_dump_json(), media_type="application/json")
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from contract.errors import DeadlineExceeded, FleetError, InternalError, WrongStatus, all_errors
 from contract.record import TaskRecord
-from contract.results import FinishReason
+from contract.results import FinishReason, LikelyToken, TokenLogprob
 from contract.task import TaskStatus, Usage
 
 Finish = Literal["stop", "length"]
@@ -16,6 +18,14 @@ Finish = Literal["stop", "length"]
 
 class _View(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a task gave, as far as a completion shows it."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 class TokenUsage(_View):
@@ -44,13 +54,54 @@ class AnswerMessage(_View):
     refusal: None = None
 
 
+class LikelyTokenView(_View):
+    """A token and how likely it was."""
+
+    token: str
+    bytes: tuple[int, ...] | None = Field(description="of its text in UTF-8; null where it is a piece of a character")
+    logprob: float
+
+    @classmethod
+    def of(cls, told: LikelyToken) -> LikelyTokenView:
+        """The view of a token."""
+        return cls(token=told.token, bytes=_bytes(told.token), logprob=told.logprob)
+
+
+class TokenView(LikelyTokenView):
+    """A token of the answer."""
+
+    top_logprobs: tuple[LikelyTokenView, ...]
+
+
+class Logprobs(_View):
+    """How likely the answer's tokens were."""
+
+    content: tuple[TokenView, ...]
+    refusal: None = None
+
+    @classmethod
+    def of(cls, told: tuple[TokenLogprob, ...]) -> Logprobs:
+        """The view of an answer's tokens."""
+        return cls(
+            content=tuple(
+                TokenView(
+                    token=entry.token,
+                    bytes=_bytes(entry.token),
+                    logprob=entry.logprob,
+                    top_logprobs=tuple(map(LikelyTokenView.of, entry.top)),
+                )
+                for entry in told
+            )
+        )
+
+
 class Choice(_View):
     """The one answer."""
 
     index: Literal[0] = 0
     message: AnswerMessage
     finish_reason: Finish = Field(description="length, too, where the text went round in circles and was ended")
-    logprobs: None = None
+    logprobs: Logprobs | None = None
 
 
 class ChatCompletion(_View):
@@ -64,9 +115,13 @@ class ChatCompletion(_View):
     usage: TokenUsage
 
     @classmethod
-    def of(cls, record: TaskRecord, model: str, text: str) -> ChatCompletion:
+    def of(cls, record: TaskRecord, model: str, answer: Answer) -> ChatCompletion:
         """The answer of a task that has succeeded."""
-        choice = Choice(message=AnswerMessage(content=text), finish_reason=finish_of(record))
+        choice = Choice(
+            message=AnswerMessage(content=answer.text),
+            finish_reason=finish_of(record),
+            logprobs=None if answer.logprobs is None else Logprobs.of(answer.logprobs),
+        )
         return cls(
             id=completion_id(record),
             created=record.created_ms // 1000,
@@ -102,6 +157,20 @@ class Chunk(_View):
     usage: TokenUsage | None = None
 
 
+def answer_in(record: TaskRecord) -> Answer | None:
+    """What a succeeded task's record says; None where the stored document has to be read."""
+    assert record.result is not None
+    if record.result.text is None or record.spec.options.logprobs is not None:
+        return None
+    return Answer(record.result.text)
+
+
+def answer_of(document: Mapping[str, Any]) -> Answer:
+    """What a stored document says."""
+    told = document.get("logprobs")
+    return Answer(str(document["text"]), None if told is None else _told.validate_python(told))
+
+
 def completion_id(record: TaskRecord) -> str:
     """The completion's id."""
     return f"chatcmpl-{record.id.removeprefix('task_')}"
@@ -123,3 +192,10 @@ def why_none(record: TaskRecord) -> FleetError | None:
         return WrongStatus(f"the task of this completion is {record.status}")
     kind = all_errors().get(record.error.code, InternalError)
     return kind(record.error.detail)
+
+
+def _bytes(token: str) -> tuple[int, ...] | None:
+    return None if "\ufffd" in token else tuple(token.encode())
+
+
+_told: TypeAdapter[tuple[TokenLogprob, ...]] = TypeAdapter(tuple[TokenLogprob, ...])

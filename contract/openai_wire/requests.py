@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, JsonValue, Tag
 
-from contract.errors import UnsupportedParameter
+from contract.errors import InvalidRequest, UnsupportedParameter
 from contract.refusals import Refused
 
 #: Most messages of one request.
@@ -19,7 +19,6 @@ _NOTHING: dict[str, tuple[JsonValue, ...]] = {
     "function_call": (None, "none"),
     "functions": (None, []),
     "logit_bias": (None, {}),
-    "logprobs": (None, False),
     "modalities": (None, ["text"]),
     "n": (None, 1),
     "parallel_tool_calls": (None, True, False),
@@ -30,7 +29,6 @@ _NOTHING: dict[str, tuple[JsonValue, ...]] = {
     "store": (None, False),
     "tool_choice": (None, "none", "auto"),
     "tools": (None, []),
-    "top_logprobs": (None, 0),
     "verbosity": (None, "medium"),
     "web_search_options": (None,),
 }
@@ -139,6 +137,7 @@ class ChatRequest(_Edge):
 
     model: Annotated[str, Field(max_length=256)] = Field(description="a model, or an alias such as ovis2-4b@p12")
     messages: Annotated[tuple[Message, ...], Field(min_length=1, max_length=MAX_MESSAGES)]
+    logprobs: bool | None = Field(None, description="whether to tell how likely each token was; not with stream")
     max_completion_tokens: Annotated[int, Field(ge=1, le=32768)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=32768)] | None = None
     metadata: dict[str, str] | None = None
@@ -152,6 +151,7 @@ class ChatRequest(_Edge):
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, description="0, the default, takes the most likely token")
     top_k: int | None = Field(None, description="not OpenAI's")
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = Field(None, description="goes with logprobs")
     top_p: float | None = None
 
     @property
@@ -165,6 +165,10 @@ class ChatRequest(_Edge):
         Raises:
             Refused: A parameter isn't supported, or isn't with this value.
         """
+        if self.top_logprobs and not self.logprobs:
+            raise Refused.at("/top_logprobs", InvalidRequest("this goes with logprobs only"))
+        if self.logprobs and self.stream:
+            raise Refused.at("/logprobs", UnsupportedParameter("logprobs aren't supported with stream"))
         named = {name: value for name, value in self._extras.items() if name not in _UNREAD}
         _check("", named, _NOTHING)
         for index, message in enumerate(self.messages):

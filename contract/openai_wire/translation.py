@@ -28,6 +28,7 @@ _PLACES = (
     ("/options/max_new_tokens", "/max_tokens"),
     ("/options/schema", "/response_format/json_schema/schema"),
     ("/options/max_partition", "/model"),
+    ("/options/logprobs", "/logprobs"),
     ("/options", ""),
     ("/kind", "/model"),
     ("/model", "/model"),
@@ -178,6 +179,8 @@ def _options(chat: ChatRequest) -> dict[str, Any]:
         options["schema"] = chat.response_format.json_schema.schema_
     elif isinstance(chat.response_format, JsonObjectFormat):
         options["schema"] = {"type": "object"}
+    if chat.logprobs:
+        options["logprobs"] = chat.top_logprobs or 0
     if chat.stream:
         options["stream"] = True
     return {name: value for name, value in options.items() if value is not None}

@@ -116,7 +116,9 @@ def test_a_text_that_is_too_long_for_the_record_is_given_whole(fleet: Fleet, api
 REFUSED: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "two answers": (chat(n=2), 400, "unsupported_parameter", "n"),
     "yes for one": (chat(n=True), 400, "unsupported_parameter", "n"),
-    "log probabilities": (chat(logprobs=True), 400, "unsupported_parameter", "logprobs"),
+    "log probabilities in a stream": (chat(logprobs=True, stream=True), 400, "unsupported_parameter", "logprobs"),
+    "alternatives alone": (chat(top_logprobs=3), 400, "invalid_request", "top_logprobs"),
+    "too many alternatives": (chat(logprobs=True, top_logprobs=21), 400, "invalid_request", "top_logprobs"),
     "tools": (chat(tools=[{"type": "function"}]), 400, "unsupported_parameter", "tools"),
     "unknown": (chat(colour="red"), 400, "unsupported_parameter", "colour"),
     "called a tool": (

@@ -129,3 +129,18 @@ def test_a_key_that_nobody_holds_is_refused(fleet: LocalStack) -> None:
     with stranger, pytest.raises(openai.AuthenticationError) as refused:
         stranger.chat.completions.create(model=MODEL, messages=MESSAGES)
     assert (refused.value.code, refused.value.type) == ("unauthenticated", "authentication_error")
+
+
+def test_the_answers_tokens_come_with_their_likelihood(sdk: openai.OpenAI, queue: redis.Redis) -> None:
+    answer = sdk.chat.completions.create(model=MODEL, messages=MESSAGES, logprobs=True, top_logprobs=2)
+    told = answer.choices[0].logprobs
+    assert told is not None
+    assert told.content is not None
+    assert "".join(entry.token for entry in told.content) == answer.choices[0].message.content == TRUTH
+    assert bytes(byte for entry in told.content for byte in entry.bytes or ()).decode() == TRUTH
+    assert all(len(entry.top_logprobs) == 2 for entry in told.content)
+    assert all(entry.top_logprobs[0].logprob >= entry.logprob > -1 for entry in told.content)
+
+    plain = sdk.chat.completions.create(model=MODEL, messages=MESSAGES, logprobs=True, max_tokens=2)
+    assert plain.choices[0].logprobs is not None
+    assert [entry.top_logprobs for entry in plain.choices[0].logprobs.content or ()] == [[], []]

@@ -18,7 +18,7 @@ from contract.batches import BatchError, LineError, line_task_id, refused_key
 from contract.blobs import BlobStore
 from contract.errors import ErrorInfo, FleetError, Gone, InputUnavailable, StoreUnavailable
 from contract.files import file_blob_key, output_file_id
-from contract.openai_wire.answers import ChatCompletion, why_none
+from contract.openai_wire.answers import ChatCompletion, answer_in, answer_of, why_none
 from contract.openai_wire.batch_lines import InputLine, LineResponse, OutputLine, UnrunError, read_line
 from contract.openai_wire.errors import OpenAIError
 from contract.record import RECORD_FIELDS, TaskRecord
@@ -143,13 +143,13 @@ class OutputWriter:
         if error is not None:
             raise error
         assert record.result is not None
-        text = record.result.text
-        if text is None:
+        answer = answer_in(record)
+        if answer is None:
             try:
-                text = str(json.loads(self.blobs.get(record.result.blob_key))["text"])
+                answer = answer_of(json.loads(self.blobs.get(record.result.blob_key)))
             except InputUnavailable as exc:
                 raise Gone("the stored result isn't there any more") from exc
-        return ChatCompletion.of(record, asked.line.model, text)
+        return ChatCompletion.of(record, asked.line.model, answer)
 
     def _store(self, held: HeldBatch, which: Literal["output", "error"], spool: IO[bytes]) -> WrittenFile:
         record = held.record
