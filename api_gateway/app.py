@@ -57,6 +57,7 @@ from contract.metrics import GatewayMetrics
 from contract.planning import Planner
 from contract.prompt_book import load_prompt_books
 from contract.redis_io import connect_async
+from contract.spans import open_spans
 from contract.webhook_secrets import SecretBox
 
 #: What a form may have beside its file, in bytes.
@@ -83,7 +84,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.state.services = services
     longer = {"/v1/files": settings.file_max_bytes + _FORM_BYTES}
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, longer=longer)
-    app.add_middleware(Observation, metrics=services.metrics)
+    share = settings.trace_share if settings.otlp_endpoint else 0.0
+    app.add_middleware(Observation, metrics=services.metrics, spans=services.spans, trace_share=share)
     install_handlers(app)
     for module in (
         *(tasks, estimates, events, lists, results, parts, dead_letters, webhooks),
@@ -124,6 +126,7 @@ def _services(settings: GatewaySettings) -> Services:
         endings=Endings(client),
         events=EventHub(client),
         webhooks=Webhooks(client, SecretBox(settings.webhook_keys), settings.egress),
+        spans=open_spans(settings.otlp_endpoint, "ovis-gateway"),
         uploads=uploads,
         files=Files(client, blobs),
         batches=Batches(client, settings.queue_max_waiting_parts, settings.queue_max_bytes, settings.batch_max_unended),
@@ -148,3 +151,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.submitter.client.aclose()
         await services.estimator.client.aclose()
         services.blobs.close()
+        await asyncio.to_thread(services.spans.close)

@@ -102,6 +102,7 @@ class Batches:
             queue_max_bytes=self.queue_max_bytes,
             statuses={code: openai_status(code) for code in HTTP_STATUS},
             traceparent=str(trace),
+            tracestate=trace.state,
         )
 
     async def find(self, batch_id: str, tenant: str) -> BatchRecord:

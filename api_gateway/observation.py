@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from uuid import uuid4
@@ -15,6 +16,7 @@ from api_gateway.problems import problem_response
 from contract.errors import InternalError
 from contract.logs import get_logger
 from contract.metrics import GatewayMetrics
+from contract.spans import Spans, Step
 from contract.tracing import TraceContext
 
 log = get_logger(__name__)
@@ -34,9 +36,11 @@ _CLIENT_GONE = 499
 class Observation:
     """ASGI middleware, the outermost of ours: request ids, metrics, the access log, and the last answer to a fault."""
 
-    def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: GatewayMetrics, spans: Spans, trace_share: float) -> None:
         self._app = app
         self._metrics = metrics
+        self._spans = spans
+        self._trace_share = trace_share
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request, whatever happens inside."""
@@ -46,7 +50,11 @@ class Observation:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
-        trace = TraceContext.begin(headers.get("traceparent"))
+        trace = TraceContext.begin(
+            headers.get("traceparent"),
+            headers.get("tracestate"),
+            recorded=random.random() < self._trace_share,  # noqa: S311 - not a secret
+        )
         answered: dict[str, str] = {"X-Request-Id": request_id, "traceresponse": str(trace)}
         scope.setdefault("state", {}).update(request_id=request_id, trace=trace, response_headers=answered)
         status: int | None = None
@@ -81,3 +89,17 @@ class Observation:
         known = {name: value for name, value in fields.items() if value is not None}
         write = log.debug if route in _QUIET_ROUTES else log.info
         write("request", method=method, route=route, status=status, seconds=round(seconds, 4), **known)
+        self._tell(scope, method, route, status, seconds)
+
+    def _tell(self, scope: Scope, method: str, route: str, status: int, seconds: float) -> None:
+        trace: TraceContext = scope["state"]["trace"]
+        if not trace.recorded or route in _QUIET_ROUTES:
+            return
+        attributes: dict[str, str | int] = {
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": status,
+        }
+        end_ns = time.time_ns()
+        start_ns = end_ns - round(seconds * 1e9)
+        self._spans.tell(Step(trace, f"{method} {route}", "server", start_ns, end_ns, attributes, status >= 500))

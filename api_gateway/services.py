@@ -29,6 +29,7 @@ from api_gateway.webhooks import Webhooks
 from contract.errors import Forbidden, RateLimited, Unauthenticated
 from contract.metrics import GatewayMetrics
 from contract.planning import Planner
+from contract.spans import Spans
 from contract.tenants import Scope, Tenant
 
 
@@ -57,6 +58,7 @@ class Services:
     fleet: FleetViews
     registry: CollectorRegistry
     metrics: GatewayMetrics
+    spans: Spans
 
     def stop_waiting(self) -> None:
         """Let everybody go who only waits for what happens to a task."""

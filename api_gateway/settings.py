@@ -42,4 +42,7 @@ class GatewaySettings(FleetSettings):
     )
     blob_threads: int = Field(32, ge=1, le=256, description="calls of the object store at once")
     blob_timeout_s: float = Field(8.0, gt=0, le=120, description="how long the object store may take to keep an input")
+    trace_share: float = Field(
+        1.0, ge=0, le=1, description="share of traces begun here that are recorded, where there is a collector"
+    )
     shutdown_grace_s: int = Field(25, ge=1, le=600, description="how long requests may go on after SIGTERM")

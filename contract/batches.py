@@ -64,6 +64,7 @@ class BatchTerms(BaseModel):
     queue_max_bytes: int
     statuses: dict[str, int] = Field(description="HTTP status of every error's code, for the error file")
     traceparent: str | None = Field(None, description="W3C trace context of the request that created the batch")
+    tracestate: str | None = None
 
 
 class BatchRecord(BaseModel):

@@ -51,7 +51,7 @@ class PlannedTask:
 
     def traced(self, trace: TraceContext) -> PlannedTask:
         """The same task as part of a trace."""
-        return replace(self, spec=self.spec.model_copy(update={"traceparent": str(trace)}))
+        return replace(self, spec=self.spec.model_copy(update={"traceparent": str(trace), "tracestate": trace.state}))
 
 
 @dataclass(frozen=True)

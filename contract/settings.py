@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contract.egress import EgressPolicy
+from contract.spans import can_tell
 from contract.webhook_secrets import SecretBox
 
 Network = IPv4Network | IPv6Network
@@ -26,6 +27,12 @@ def _fernet_keys(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     except ValueError:
         raise ValueError("a key is 32 random bytes in URL-safe base64") from None  # the cause may quote the key
     return keys
+
+
+def _with_extra(endpoint: str) -> str:
+    if not can_tell():
+        raise ValueError("this needs the extra otel: pip install ovis-fleet[otel]")
+    return endpoint
 
 
 class FleetSettings(BaseSettings):
@@ -55,6 +62,9 @@ class FleetSettings(BaseSettings):
         None,
         pattern=r"^https?://[^\s?#]+$",
         description="where callers reach the gateway; links in webhooks begin with it",
+    )
+    otlp_endpoint: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$"), AfterValidator(_with_extra)] | None = Field(
+        None, description="OpenTelemetry collector that recorded traces are told to, by OTLP over HTTP"
     )
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="lowest level logged")
 

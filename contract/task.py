@@ -118,6 +118,8 @@ class TaskSpec(BaseModel):
     metadata: dict[str, str] = Field(default_factory=dict)
     traceparent: str | None = Field(None, description="W3C trace context of the request that submitted the task")
 
+    tracestate: str | None = Field(None, description="what tracing systems had to say of it")
+
     @property
     def trace_id(self) -> str | None:
         """The trace that the task belongs to; None for a task that no request submitted."""

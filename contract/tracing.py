@@ -9,6 +9,9 @@ from dataclasses import dataclass
 #: https://www.w3.org/TR/trace-context/#traceparent-header; later versions may append fields.
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
+#: https://www.w3.org/TR/trace-context/#tracestate-header: it is others', so it is passed on as it came.
+_TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
+
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
@@ -20,22 +23,41 @@ class TraceContext:
         trace_id: 32 hexadecimal digits, shared by all that belongs together.
         span_id: 16 hexadecimal digits, this step's own.
         flags: Two hexadecimal digits; the lowest bit says that the trace is recorded.
+        state: What tracing systems on the way have to say (``tracestate``); None where they say nothing.
+        parent_id: The step that this one follows from; None for the first.
     """
 
     trace_id: str
     span_id: str
     flags: str = "00"
+    state: str | None = None
+    parent_id: str | None = None
 
     @classmethod
-    def begin(cls, traceparent: str | None) -> TraceContext:
-        """A step of the trace that ``traceparent`` tells of, or of a new trace where it is missing or wrong."""
+    def begin(cls, traceparent: str | None, tracestate: str | None = None, *, recorded: bool = False) -> TraceContext:
+        """A step of the trace that ``traceparent`` tells of, or of a new trace where it is missing or wrong.
+
+        ``tracestate`` goes with a trace that goes on; one that is too long or no plain text is dropped. A new
+        trace is ``recorded`` or not.
+        """
         match = _TRACEPARENT.fullmatch(traceparent or "")
         if match:
             version, trace_id, parent_id, flags, more = match.groups()
             readable = version != "ff" and not (version == "00" and more)
             if readable and trace_id != _NO_TRACE and parent_id != _NO_SPAN:
-                return cls(trace_id, secrets.token_hex(8), flags)
-        return cls(secrets.token_hex(16), secrets.token_hex(8))
+                state = tracestate if _TRACESTATE.fullmatch(tracestate or "") else None
+                return cls(trace_id, secrets.token_hex(8), flags, state, parent_id)
+        return cls(secrets.token_hex(16), secrets.token_hex(8), "01" if recorded else "00")
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the trace's steps are to be told to a tracing system."""
+        return bool(int(self.flags, 16) & 1)
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """What tells somebody who is called of this step."""
+        return [("traceparent", str(self)), *([("tracestate", self.state)] if self.state else ())]
 
     def __str__(self) -> str:
         """The value of ``traceparent`` for what this step calls, and of ``traceresponse`` for what called it."""

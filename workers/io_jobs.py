@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import uuid4
 
@@ -16,11 +16,13 @@ from contract.errors import QueueFull, StoreUnavailable, TenantQueueFull
 from contract.logs import get_logger
 from contract.metrics import JobMetrics
 from contract.redis_io import run
+from contract.spans import NoSpans, Spans
 from contract.task import Job
 from workers.assembler import Assembler
 from workers.leases import Lease, LeaseKeeper, Stopped
 from workers.planner import Planner
 from workers.settling import Settler
+from workers.steps import told
 
 T = TypeVar("T")
 
@@ -38,6 +40,7 @@ class JobRunner:
     settler: Settler[Job]
     metrics: JobMetrics
     worker: str
+    spans: Spans = field(default_factory=NoSpans)
 
     def run_next(self) -> str:
         """Claim one job and bring its attempt to an end; reply what came of it, for logs and metrics.
@@ -51,9 +54,11 @@ class JobRunner:
             return "store_unavailable"
         if job is None:
             return "empty"
-        with self.leases.hold(job) as lease, self.metrics.job_seconds.labels(job.name).time():
+        timed = self.metrics.job_seconds.labels(job.name).time()
+        with self.leases.hold(job) as lease, timed, told(self.spans, job, job.name) as step:
             log.info("attempt_started", **job.log_fields, queued_ms=job.queued_ms)
             outcome = self.settler.settle(lease, self._attempt)
+            step.end(outcome)
         self.metrics.jobs.labels(job.name, outcome).inc()
         log.info("attempt_ended", **job.log_fields, outcome=outcome)
         return outcome

@@ -24,6 +24,7 @@ from contract.metrics import JobMetrics, QueueMetrics, WebhookMetrics
 from contract.planned import IO_QUEUE
 from contract.redis_io import connect, run
 from contract.scripting import REAP_S
+from contract.spans import Spans, open_spans
 from contract.webhook_secrets import SecretBox
 from workers.assembler import Assembler
 from workers.batches import batch_keeper
@@ -176,6 +177,7 @@ class IoServer:
         )
         # Its own client: a desk waits in a blocking call.
         self._desk = EstimateDesk(connect(self._broker_url), blobs, self._media)
+        self._spans = open_spans(settings.otlp_endpoint, "ovis-worker-io")
         self._jobs = JobRunner(
             client=client,
             planner=Planner(self._media, blobs, settings.plan_max_parts),
@@ -184,8 +186,9 @@ class IoServer:
             settler=Settler(client, planned.finish_job),
             metrics=metrics,
             worker=identity,
+            spans=self._spans,
         )
-        self._deliverer = _deliverer(settings, registry)
+        self._deliverer = _deliverer(settings, registry, self._spans)
         self._batches = batch_keeper(settings, registry, connect(self._broker_url), blobs)
 
     def serve(self, serving: threading.Event) -> None:
@@ -225,8 +228,9 @@ class IoServer:
             self._leases.close()
 
     def close(self) -> None:
-        """End the media processes."""
+        """End the media processes, tell what is left to tell."""
         self._media.close()
+        self._spans.close()
 
     def _start_threads(self) -> list[threading.Thread]:
         """What goes on beside the jobs."""
@@ -273,7 +277,7 @@ def run_io_role(worker: str, settings: WorkerSettings, *, metrics_host: str, met
     log.info("worker_stopped")
 
 
-def _deliverer(settings: WorkerSettings, registry: CollectorRegistry) -> Deliverer:
+def _deliverer(settings: WorkerSettings, registry: CollectorRegistry, spans: Spans) -> Deliverer:
     """The sender of webhooks, with a client of its own: its tries must not wait for housekeeping."""
     return Deliverer(
         connect(settings.redis_url.get_secret_value()),
@@ -282,4 +286,5 @@ def _deliverer(settings: WorkerSettings, registry: CollectorRegistry) -> Deliver
         WebhookMetrics(registry),
         concurrency=settings.webhook_concurrency,
         public_url=settings.public_url or "",
+        spans=spans,
     )

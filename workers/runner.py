@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 import redis
@@ -19,6 +19,7 @@ from contract.estimates import note_pace
 from contract.logs import get_logger
 from contract.metrics import WorkerMetrics
 from contract.redis_io import run
+from contract.spans import NoSpans, Spans
 from contract.task import Attempt, PartResult, dumps
 from workers.answering import Answerer
 from workers.inputs import InputReader
@@ -26,6 +27,7 @@ from workers.leases import Lease, LeaseKeeper
 from workers.readings import Reading
 from workers.result_cache import ResultCache
 from workers.settling import Settler
+from workers.steps import told
 
 log = get_logger(__name__)
 
@@ -48,6 +50,7 @@ class PartRunner:
     card: ModelCard
     worker: str
     inline_result_bytes: int
+    spans: Spans = field(default_factory=NoSpans)
 
     def run_next(self) -> str:
         """Claim one part and bring its attempt to an end; reply what came of it, for logs and metrics.
@@ -62,9 +65,10 @@ class PartRunner:
         if attempt is None:
             return "empty"
         self.metrics.queued_seconds.observe(attempt.queued_ms / 1000)
-        with self.leases.hold(attempt) as lease:
+        with self.leases.hold(attempt) as lease, told(self.spans, attempt, "part") as step:
             log.info("attempt_started", **attempt.log_fields, queued_ms=attempt.queued_ms)
             outcome = self.settler.settle(lease, self._attempt)
+            step.end(outcome)
         self.metrics.parts.labels(outcome).inc()
         log.info("attempt_ended", **attempt.log_fields, outcome=outcome)
         return outcome

@@ -14,6 +14,7 @@ from contract.catalogue import ModelCard
 from contract.logs import get_logger
 from contract.metrics import WorkerMetrics
 from contract.redis_io import connect
+from contract.spans import open_spans
 from ovis_engine import Engine
 from workers.answering import Answerer
 from workers.celery_role import run_celery
@@ -67,6 +68,7 @@ class ModelServer:
         self._leases = LeaseKeeper(self._client, card.name, identity, settings.slots)
         self._drain = Drain(settings.drain_grace_s, self._leases, media)
         blobs = BlobStore(settings)
+        self._spans = open_spans(settings.otlp_endpoint, "ovis-worker-model")
         self._runner = PartRunner(
             client=self._client,
             blobs=blobs,
@@ -79,6 +81,7 @@ class ModelServer:
             card=card,
             worker=identity,
             inline_result_bytes=settings.inline_result_bytes,
+            spans=self._spans,
         )
         self._wakeups_taken = 0
         metrics.leases.set_function(lambda: len(self._leases))
@@ -116,6 +119,7 @@ class ModelServer:
         closing.set()
         watch.join()
         self._leases.close()
+        self._spans.close()
 
     def _wake(self) -> str:
         self._wakeups_taken += 1

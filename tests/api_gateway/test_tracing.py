@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api_gateway.conftest import Fleet
+from tests.api_gateway.conftest import Fleet, wait_until
 
 TRACE_ID, CALLERS_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -17,16 +17,17 @@ TRACE_ID, CALLERS_SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 def test_a_trace_goes_with_the_task(fleet: Fleet, api: httpx.Client, text_task: dict[str, Any]) -> None:
     traceparent = f"00-{TRACE_ID}-{CALLERS_SPAN}-01"
 
-    response = api.post("/v1/tasks", json=text_task, headers={"traceparent": traceparent})
+    response = api.post("/v1/tasks", json=text_task, headers={"traceparent": traceparent, "tracestate": "vendor=1"})
 
     told = response.headers["traceresponse"]
     assert re.fullmatch(rf"00-{TRACE_ID}-[0-9a-f]{{16}}-01", told)
     assert CALLERS_SPAN not in told, "the gateway's step is its own"
     attempt = fleet.claim()
-    assert attempt.spec.traceparent == told
+    assert (attempt.spec.traceparent, attempt.spec.tracestate) == (told, "vendor=1")
     assert attempt.log_fields["trace_id"] == TRACE_ID
-    log = (fleet.stack.data_dir / "logs" / "gateway.log").read_text().splitlines()
-    (line,) = [json.loads(line) for line in log if TRACE_ID in line]
+    log = fleet.stack.data_dir / "logs" / "gateway.log"
+    wait_until(lambda: TRACE_ID in log.read_text())  # it is written after the answer
+    (line,) = [json.loads(line) for line in log.read_text().splitlines() if TRACE_ID in line]
     assert (line["event"], line["trace_id"]) == ("request", TRACE_ID)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,6 +139,19 @@ def test_a_task_and_an_endpoint_each_get_one_signed_delivery(hooks: Hooks, recei
     with pytest.raises(WebhookVerificationError):
         own.verified(hooks.secrets[endpoint])
     assert own.id != all_.id
+
+
+def test_a_delivery_goes_on_with_its_tasks_trace(hooks: Hooks, receiver: Receiver) -> None:
+    trace_id, span_id = "a" * 32, "b" * 16
+    hooks.submit(receiver.url, traceparent=f"00-{trace_id}-{span_id}-01", tracestate="vendor=1")
+    hooks.submit(receiver.url)
+    hooks.end()
+    hooks.end()
+    assert hooks.step() == ["succeeded", "succeeded"]
+    (traced,) = [request.headers for request in receiver.received if "traceparent" in request.headers]
+    assert re.fullmatch(rf"00-{trace_id}-[0-9a-f]{{16}}-01", traced["traceparent"])
+    assert span_id not in traced["traceparent"], "the try is a step of its own"
+    assert traced["tracestate"] == "vendor=1"
 
 
 @pytest.mark.parametrize("event", ["task.failed", "task.canceled", "task.expired"])

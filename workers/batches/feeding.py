@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import redis
@@ -23,7 +23,6 @@ from contract.refusals import Refused
 from contract.requests import MAX_DEADLINE_S
 from contract.task import ObjectInput, TaskSpec, UrlInput
 from contract.task_bodies import InlineFile
-from contract.tracing import TraceContext
 from workers.batches.lease import BatchLease, StepEnded
 from workers.batches.lines import Line, read_lines
 
@@ -34,7 +33,7 @@ _STEP_S = 5.0
 _KEPT_AFTER_S = 3600
 
 #: Holders lost at one line, one after the other, after which the line is taken for what ended them.
-_MAX_LOSSES = 3
+_MAX_LOSSES = 5
 
 #: What a batch may take of each limit: the rest is for the tenant's single tasks.
 _SHARE = 2
@@ -119,7 +118,8 @@ class Feeder:
         )
         with translated.pointing_back():
             plan = self.planner.plan_now(translated.body, terms.tenant)
-        return plan.traced(TraceContext.begin(terms.traceparent))
+        trace = {"traceparent": terms.traceparent, "tracestate": terms.tracestate}
+        return replace(plan, spec=plan.spec.model_copy(update=trace))
 
     def _submit(self, lease: BatchLease, number: int, line: Line, plan: PlannedTask) -> Literal["submitted", "no_room"]:
         held, tenant = lease.held, lease.held.terms.tenant

@@ -23,6 +23,9 @@ from contract.logs import get_logger
 from contract.metrics import WebhookMetrics
 from contract.redis_io import run
 from contract.scripting import Command
+from contract.spans import NoSpans, Spans, step
+from contract.task import TaskSpec
+from contract.tracing import TraceContext
 from contract.webhook_secrets import SecretBox, new_secret
 from contract.webhooks import HookAttempt
 from workers.webhooks.bodies import render
@@ -56,6 +59,7 @@ class Deliverer:
     metrics: WebhookMetrics
     concurrency: int = 16
     public_url: str = ""
+    spans: Spans = field(default_factory=NoSpans)
     _closing: threading.Event = field(default_factory=threading.Event)
 
     def deliver(self) -> None:
@@ -117,10 +121,7 @@ class Deliverer:
         """Try once and record what came of it; reply how the delivery stands."""
         body = render(held, self.public_url)
         delivery = held.delivery
-        try:
-            answer = self.sender.send(held.url, delivery.id, body, self._secrets(held.secrets, delivery.tenant))
-        except FleetError as exc:  # the secrets can't be read: the operator's fault, and told as one
-            answer = Answer(None, exc.code, str(exc), None, 0.0)
+        answer = self._try(held, body)
         outcome, wait_s = _judge(answer, delivery.tries)
         line = HookAttempt(
             at_ms=time.time_ns() // 1_000_000,
@@ -135,6 +136,21 @@ class Deliverer:
         log.info("delivery_tried", delivery_id=delivery.id, task_id=delivery.task, outcome=outcome, status=status)
         return status
 
+    def _try(self, held: HeldDelivery, body: str) -> Answer:
+        """One exchange with the receiver, as a step of the task's trace."""
+        delivery, trace = held.delivery, _trace_of(held)
+        with step(self.spans, trace or TraceContext.begin(None), "webhook", "client") as begun:
+            try:
+                secrets = self._secrets(held.secrets, delivery.tenant)
+                answer = self.sender.send(held.url, delivery.id, body, secrets, trace)
+            except FleetError as exc:  # the secrets can't be read: the operator's fault, and told as one
+                answer = Answer(None, exc.code, str(exc), None, 0.0)
+            begun.failed = not answer.received
+            begun.attributes |= {"ovis.delivery": delivery.id, "ovis.event": delivery.event.type}
+            if answer.status_code is not None:
+                begun.attributes["http.response.status_code"] = answer.status_code
+        return answer
+
     def _record(self, command: Command[str]) -> str:
         for retry in stamina.retry_context(on=StoreUnavailable, attempts=None, timeout=_RECORD_S, wait_max=2.0):
             with retry:
@@ -148,6 +164,14 @@ class Deliverer:
         if sealed.old_secret and sealed.old_until_ms > time.time_ns() // 1_000_000:
             found.append(self.box.open(sealed.old_secret))
         return found
+
+
+def _trace_of(held: HeldDelivery) -> TraceContext | None:
+    """The try as a step of its task's trace; None where there is no task any more."""
+    if held.spec is None:
+        return None
+    spec = TaskSpec.model_validate_json(held.spec)
+    return TraceContext.begin(spec.traceparent, spec.tracestate) if spec.traceparent else None
 
 
 def _judge(answer: Answer, tries: int) -> tuple[deliveries.Outcome, float]:

@@ -14,6 +14,7 @@ from standardwebhooks.webhooks import Webhook
 
 from contract.egress import EgressPolicy
 from contract.errors import FleetError, InputUnavailable
+from contract.tracing import TraceContext
 from workers.guarded import GuardedBackend
 
 #: Seconds for a whole try, from the connection to the head of the answer.
@@ -60,7 +61,9 @@ class Sender:
         self._try_s = try_s
         self._ssl = ssl.create_default_context()
 
-    def send(self, url: str, message_id: str, body: str, secrets: Sequence[str]) -> Answer:
+    def send(
+        self, url: str, message_id: str, body: str, secrets: Sequence[str], trace: TraceContext | None = None
+    ) -> Answer:
         """Try once; never raises for a fault of the receiver's.
 
         Args:
@@ -68,10 +71,12 @@ class Sender:
             message_id: The same for every try.
             body: What is sent and signed.
             secrets: One signature for each.
+            trace: The step of a trace that the try is.
         """
+        headers = [*_headers(message_id, body, secrets), *(trace.headers if trace else ())]
         start = time.monotonic()
         try:
-            status, retry_after = self._post(url, _headers(message_id, body, secrets), body, start + self._try_s)
+            status, retry_after = self._post(url, headers, body, start + self._try_s)
         except InputUnavailable as exc:
             error, detail = "unreachable", str(exc)
         except FleetError as exc:
