@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from uuid import uuid4
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,9 +45,9 @@ class Observation:
             return
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+        request_id = given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
         trace = TraceContext.begin(headers.get("traceparent"))
-        answered: dict[str, str] = {"X-Request-Id": request_id, "traceresponse": str(trace)}
+        answered: dict[str, str] = {"x-request-id": request_id, "traceresponse": str(trace)}
         scope.setdefault("state", {}).update(request_id=request_id, trace=trace, response_headers=answered)
         status: int | None = None
 
@@ -55,22 +55,25 @@ class Observation:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(answered)
+                own = [(name.encode(), value.encode()) for name, value in answered.items()]
+                message["headers"] = [*message.get("headers", ()), *own]
             await send(message)
 
         start = time.monotonic()
-        with structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace.trace_id):
-            try:
-                await self._app(scope, receive, send_with_id)
-            except ClientDisconnect:
-                status = _CLIENT_GONE
-            except Exception:
-                log.exception("request_broke")
-                if status is None:
-                    error = InternalError("the request failed for a reason of ours; the request id helps to find it")
-                    await problem_response(scope, error)(scope, receive, send_with_id)
-            finally:
-                self._record(scope, status or _CLIENT_GONE, time.monotonic() - start)
+        # Each request is an asyncio task with a context of its own, so that nothing need be unbound.
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace.trace_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            status = _CLIENT_GONE
+        except Exception:
+            log.exception("request_broke")
+            if status is None:
+                error = InternalError("the request failed for a reason of ours; the request id helps to find it")
+                await problem_response(scope, error)(scope, receive, send_with_id)
+        finally:
+            self._record(scope, status or _CLIENT_GONE, time.monotonic() - start)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")

@@ -76,12 +76,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import TypeAdapter
 
+from contract.errors import InternalError, StoreFull
 from contract.scripting import Command, load_script
-from contract.task import PRIORITY_BANDS, Attempt, PartResult, TaskSpec
+from contract.task import PRIORITY_BANDS, Attempt, PartResult, TaskSpec, dumps
 from contract.units import Unit
 
 #: Where no limit of bytes is named.
@@ -188,20 +189,60 @@ class Submission:
     tenant_tasks_limit: int = UNLIMITED_TASKS
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """What became of a submission.
+
+    Attributes:
+        outcome: "error" where the script itself failed.
+        task_id: The task's, or that of the task which the idempotency key stands for; for "error" what went wrong.
+        created_ms: Of a new task, by the clock of Redis, so that its record need not be read back.
+    """
+
+    outcome: SubmitOutcome | Literal["error"]
+    task_id: str
+    created_ms: int | None
+
+    def check(self) -> None:
+        """Nothing, where the script ran.
+
+        Raises:
+            StoreFull: Redis is out of memory; nothing was accepted.
+            InternalError: The script failed.
+        """
+        if self.outcome == "error" and self.task_id.startswith("OOM"):
+            raise StoreFull("the queue's memory is full; try again later")
+        if self.outcome == "error":
+            raise InternalError(f"a task can't be queued: {self.task_id}")
+
+
 def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
-    """Write record, idempotency key, index, queue entries and wake-ups; reply outcome and the task's id."""
-    return Command(load_script("submit"), _submit_args(submission), lambda reply: (reply[0], reply[1]))
+    """Write record, idempotency key, index, queue entries and wake-ups; reply outcome and the task's id.
+
+    Where the script fails, reading its reply raises as ``Submitted.check``.
+    """
+
+    def parse(reply: list[list[str]]) -> tuple[SubmitOutcome, str]:
+        submitted = _submitted(reply[0])
+        submitted.check()
+        return cast(SubmitOutcome, submitted.outcome), submitted.task_id
+
+    return Command(load_script("submit"), (_submit_args(submission),), parse)
 
 
-def submit_timed(submission: Submission) -> Command[tuple[SubmitOutcome, str, int | None]]:
-    """``submit``; the reply also has a new task's ``created_ms``, so that its record need not be read back."""
-    parse = lambda reply: (reply[0], reply[1], int(reply[2]) if len(reply) > 2 else None)  # noqa: E731
-    return Command(load_script("submit"), _submit_args(submission), parse)
+def submit_all(submissions: Sequence[Submission]) -> Command[list[Submitted]]:
+    """``submit`` for each of them, whatever becomes of the others; the replies are in their order."""
+    args = tuple(map(_submit_args, submissions))
+    return Command(load_script("submit"), args, lambda reply: list(map(_submitted, reply)))
 
 
-def _submit_args(submission: Submission) -> tuple[str | int | float, ...]:
+def _submitted(reply: Sequence[str]) -> Submitted:
+    return Submitted(cast(SubmitOutcome, reply[0]), reply[1], int(reply[2]) if len(reply) > 2 else None)
+
+
+def _submit_args(submission: Submission) -> str:
     s = submission
-    return (
+    args = (
         s.task_id,
         s.tenant,
         s.spec.model,
@@ -224,6 +265,7 @@ def _submit_args(submission: Submission) -> tuple[str | int | float, ...]:
         s.spec.options.on_page_failure if s.spec.is_planned else "",
         s.tenant_tasks_limit,
     )
+    return dumps([str(arg) for arg in args])
 
 
 def claim(queue: str, *, token: str, worker: str) -> Command[Attempt | None]:

@@ -35,7 +35,8 @@ class TraceContext:
             readable = version != "ff" and not (version == "00" and more)
             if readable and trace_id != _NO_TRACE and parent_id != _NO_SPAN:
                 return cls(trace_id, secrets.token_hex(8), flags)
-        return cls(secrets.token_hex(16), secrets.token_hex(8))
+        ids = secrets.token_hex(24)
+        return cls(ids[:32], ids[32:])
 
     def __str__(self) -> str:
         """The value of ``traceparent`` for what this step calls, and of ``traceresponse`` for what called it."""
