@@ -100,7 +100,7 @@ def _services(settings: GatewaySettings) -> Services:
     records = Records(client)
     dead_letters = DeadLetters(client, records)
     blobs = BlobCalls(BlobStore(settings), threads=settings.blob_threads, timeout_s=settings.blob_timeout_s)
-    uploads = Uploads(blobs, settings.max_upload_bytes)
+    uploads = Uploads(client, blobs, settings.max_upload_bytes)
     return Services(
         settings=settings,
         redis=client,

@@ -45,6 +45,7 @@ ovis:dead:<tenant>              zset    dead letters: tasks whose attempts are e
 ovis:load                       hash    "t:<tenant>" and "q:<queue>" -> bytes of the inputs of un-ended tasks;
                                         "n:<tenant>" -> how many there are
 ovis:usage:<tenant>:<day>       hash    what was used on a day (days since 1970, UTC): tasks_<status>, tokens, ...
+ovis:upload:<tenant>:<id>       string  the media type of an upload that was announced; lives a day
 ovis:rate...                    string  requests of a tenant in this second
 ovis:rows:<queue>:<host>        string  rows an engine may run there, lowered after it ran out of memory; an hour
 ovis:cache:<tenant>:<question>  string  when the answer in S3 was kept; lives as long as the answer may be given
@@ -132,6 +133,11 @@ def rows_key(queue: str, host: str) -> str:
 def cached_key(tenant: str, question: str) -> str:
     """Key that stands while the answer to a question may be given again."""
     return f"ovis:cache:{tenant}:{question}"
+
+
+def announced_key(tenant: str, upload_id: str) -> str:
+    """Key that says that an upload may come."""
+    return f"ovis:upload:{tenant}:{upload_id}"
 
 
 def dead_letters_key(tenant: str) -> str:
