@@ -7,6 +7,7 @@ import re
 import time
 
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,6 +38,7 @@ class Observation:
     def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
         self._app = app
         self._metrics = metrics
+        self._known_meters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request, whatever happens inside."""
@@ -78,9 +80,18 @@ class Observation:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._metrics.requests.labels(route, method, str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        count, times = self._meters(route, method, status)
+        count.inc()
+        times.observe(seconds)
         fields = {"task_id": scope.get("path_params", {}).get("task_id"), "tenant": scope["state"].get("tenant")}
         known = {name: value for name, value in fields.items() if value is not None}
         write = log.debug if route in _QUIET_ROUTES else log.info
         write("request", method=method, route=route, status=status, seconds=round(seconds, 4), **known)
+
+    def _meters(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        """What counts such answers; looked up once, as they are few."""
+        kind = (route, method, status)
+        if kind not in self._known_meters:
+            count = self._metrics.requests.labels(route, method, str(status))
+            self._known_meters[kind] = count, self._metrics.request_seconds.labels(route)
+        return self._known_meters[kind]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from dataclasses import dataclass
 
 #: https://www.w3.org/TR/trace-context/#traceparent-header; later versions may append fields.
@@ -34,8 +34,8 @@ class TraceContext:
             version, trace_id, parent_id, flags, more = match.groups()
             readable = version != "ff" and not (version == "00" and more)
             if readable and trace_id != _NO_TRACE and parent_id != _NO_SPAN:
-                return cls(trace_id, secrets.token_hex(8), flags)
-        ids = secrets.token_hex(24)
+                return cls(trace_id, os.urandom(8).hex(), flags)
+        ids = os.urandom(24).hex()
         return cls(ids[:32], ids[32:])
 
     def __str__(self) -> str:
