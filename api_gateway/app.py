@@ -47,7 +47,9 @@ from api_gateway.routes import (
 )
 from api_gateway.services import Services
 from api_gateway.settings import GatewaySettings
+from api_gateway.short_way import ShortWay
 from api_gateway.submission import Submitter
+from api_gateway.submission_batches import SubmissionBatches
 from api_gateway.tenants_file import TenantsFile
 from api_gateway.uploads import Uploads
 from api_gateway.usage import UsageRecords
@@ -82,6 +84,9 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.services = services
+    app.add_middleware(
+        ShortWay, method="POST", path="/v1/tasks", endpoint=tasks.submit_task, route=tasks.router.routes[0]
+    )
     longer = {"/v1/files": settings.file_max_bytes + _FORM_BYTES}
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, longer=longer)
     share = settings.trace_share if settings.otlp_endpoint else 0.0
@@ -105,9 +110,10 @@ def _services(settings: GatewaySettings) -> Services:
     records = Records(client)
     dead_letters = DeadLetters(client, records)
     blobs = BlobCalls(BlobStore(settings), threads=settings.blob_threads, timeout_s=settings.blob_timeout_s)
-    uploads = Uploads(blobs, settings.max_upload_bytes)
+    uploads = Uploads(client, blobs, settings.max_upload_bytes)
     return Services(
         settings=settings,
+        redis=client,
         tenants=tenants,
         rate_limits=RateLimits(client),
         records=records,
@@ -119,7 +125,12 @@ def _services(settings: GatewaySettings) -> Services:
             connect_async(settings.redis_url.get_secret_value()), blobs, uploads, settings.estimate_wait_s
         ),
         submitter=Submitter(
-            client, records, blobs, uploads, settings.queue_max_waiting_parts, settings.queue_max_bytes
+            SubmissionBatches(client),
+            records,
+            blobs,
+            uploads,
+            settings.queue_max_waiting_parts,
+            settings.queue_max_bytes,
         ),
         changes=Changes(client, records, blobs),
         dead_letters=dead_letters,
@@ -148,7 +159,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in running:
             task.cancel()
         await asyncio.wait(running)
-        await services.submitter.client.aclose()
+        await services.redis.aclose()
         await services.estimator.client.aclose()
         services.blobs.close()
         await asyncio.to_thread(services.spans.close)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from pydantic import BaseModel
@@ -25,25 +23,39 @@ _MAX_TASK_PART_BYTES = 1024 * 1024
 T = TypeVar("T", bound=BaseModel)
 
 
-@asynccontextmanager
-async def read_body(request: Request) -> AsyncIterator[TaskBody]:
-    """Read the body, whichever of the two types it has; its files are open for as long as the context is.
+class ReadBody:
+    """A request's body, whichever of the two types it has, as an async context: its files are open for as long.
 
-    Raises:
+    Entering it raises:
         UnsupportedMedia: It has another type.
         MalformedRequest: It isn't JSON, or isn't multipart.
         Refused: A value isn't allowed.
         TooLarge: It is over the limit.
     """
-    media_type = content_type(request)
-    if media_type == "multipart/form-data":
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._form: FormData | None = None
+
+    async def __aenter__(self) -> TaskBody:
+        """Read it."""
+        media_type = content_type(self._request)
+        if media_type == "application/json":
+            return _from_json(await self._request.body(), ())
+        if media_type != "multipart/form-data":
+            raise UnsupportedMedia("the body must be application/json or multipart/form-data")
         form_limits = {"max_files": 2 * MAX_IMAGES, "max_fields": 8, "max_part_size": _MAX_TASK_PART_BYTES}
-        async with request.form(**form_limits) as form:
-            yield await _from_form(form)
-    elif media_type == "application/json":
-        yield _from_json(await request.body(), ())
-    else:
-        raise UnsupportedMedia("the body must be application/json or multipart/form-data")
+        self._form = await self._request.form(**form_limits)
+        try:
+            return await _from_form(self._form)
+        except BaseException:
+            await self._form.close()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close its files."""
+        if self._form is not None:
+            await self._form.close()
 
 
 async def _from_form(form: FormData) -> TaskBody:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -56,10 +56,8 @@ def _openai(error: FleetError, errors: Sequence[FieldError]) -> Response:
 
 def install_handlers(app: FastAPI) -> None:
     """Make every error that a route raises a problem."""
-    app.add_exception_handler(FleetError, _on_fleet_error)
-    app.add_exception_handler(Refused, _on_refused)
-    app.add_exception_handler(RequestValidationError, _on_parameters)
-    app.add_exception_handler(HTTPException, _on_http_exception)
+    for kind, handler in HANDLERS.items():
+        app.add_exception_handler(kind, handler)
 
 
 async def _on_fleet_error(request: Request, exc: Exception) -> Response:
@@ -115,3 +113,14 @@ def _from_http(exc: HTTPException) -> FleetError:
     if 400 <= exc.status_code < 500:
         return MalformedRequest(str(exc.detail))
     return InternalError("the request failed for a reason of ours")
+
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+#: What answers the errors that routes raise; others are faults.
+HANDLERS: Mapping[type[Exception], Handler] = {
+    FleetError: _on_fleet_error,
+    Refused: _on_refused,
+    RequestValidationError: _on_parameters,
+    HTTPException: _on_http_exception,
+}

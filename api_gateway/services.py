@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, cast
 
+import redis.asyncio
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
@@ -38,6 +39,7 @@ class Services:
     """Everything a request may need, built once by ``create_app``."""
 
     settings: GatewaySettings
+    redis: redis.asyncio.Redis
     tenants: TenantsFile
     rate_limits: RateLimits
     records: Records
@@ -104,7 +106,8 @@ async def _holder_with(scope: Scope, request: Request) -> Tenant:
         raise Unauthenticated("nobody holds this key")
     request.state.tenant = holder.tenant.id
     rate = await services.rate_limits.count(holder.tenant)
-    request.state.response_headers.update(rate.headers)
+    if rate.headers:
+        request.state.response_headers.update(rate.headers)
     if rate.exceeded:
         raise RateLimited(f"the tenant may send {holder.tenant.requests_per_s} requests a second")
     if not holder.may(scope):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-import redis.asyncio
+from dataclasses import dataclass
 
 from api_gateway.blob_calls import Blob, BlobCalls, BlobCopy
 from api_gateway.errors import Refused
 from api_gateway.records import Records
-from api_gateway.store_calls import store_call
+from api_gateway.submission_batches import SubmissionBatches
 from api_gateway.uploads import UploadedInput, Uploads
 from contract import store
 from contract.blobs import input_key, task_prefixes, upload_key
@@ -24,7 +22,6 @@ from contract.errors import (
 )
 from contract.planning import PlannedTask
 from contract.record import TaskRecord
-from contract.redis_io import run_async
 from contract.task import ObjectInput, TaskSpec, TaskStatus, UrlInput, new_task_id
 from contract.tenants import Tenant
 
@@ -46,7 +43,7 @@ class Accepted:
 class Submitter:
     """Makes planned tasks durable."""
 
-    client: redis.asyncio.Redis
+    batches: SubmissionBatches
     records: Records
     blobs: BlobCalls
     uploads: Uploads
@@ -68,31 +65,28 @@ class Submitter:
         """
         task_id = new_task_id()
         prefix, _ = task_prefixes(tenant.id, task_id)
-        if any(not isinstance(item, UrlInput | ObjectInput) for item in plan.inputs):
+        if not all(isinstance(item, UrlInput | ObjectInput) for item in plan.inputs):
             # Nothing is stored for a queue that is away, or for a task that is there.
             known = await self.records.by_idempotency_key(tenant.id, idempotency_key)
             if known is not None:
                 return await self._known(*known, body_hash)
         spec, blobs = await place_inputs(plan, tenant.id, task_id, self.blobs.store.bucket, self.uploads)
-        submission = self._submission(
-            spec, plan, tenant, task_id=task_id, size_bytes=sum(blob.size_bytes for blob in blobs)
-        )
+        size_bytes = sum(blob.size_bytes for blob in blobs)
+        submission = self._submission(spec, plan, tenant, task_id, size_bytes, idempotency_key, body_hash)
         if blobs:
             await self.blobs.put_all(prefix, blobs)
-        submission = replace(submission, idempotency_key=idempotency_key, body_hash=body_hash)
         # Where the reply gets lost the script may have run: the inputs stay, as the task may need them.
         try:
-            async with store_call():
-                outcome, known_id, created_ms = await run_async(self.client, store.submit_timed(submission))
+            submitted = await self.batches.send(submission)
         except StoreFull:
             await self.blobs.delete_leftovers(prefix)
             raise
-        if created_ms is not None:
-            return Accepted(_new_record(task_id, tenant.id, spec, created_ms), created=True)
+        if submitted.created_ms is not None:
+            return Accepted(_new_record(task_id, tenant.id, spec, submitted.created_ms), created=True)
         if blobs:
             await self.blobs.delete_leftovers(prefix)
-        _raise_refusal(outcome)
-        return await self._known(known_id, body_hash, body_hash)
+        _raise_refusal(submitted.outcome)
+        return await self._known(submitted.task_id, body_hash, body_hash)
 
     async def _known(self, task_id: str, known_hash: str, body_hash: str) -> Accepted:
         """The task that the idempotency key stands for."""
@@ -104,7 +98,14 @@ class Submitter:
         return Accepted(record, created=False)
 
     def _submission(
-        self, spec: TaskSpec, plan: PlannedTask, tenant: Tenant, *, task_id: str, size_bytes: int
+        self,
+        spec: TaskSpec,
+        plan: PlannedTask,
+        tenant: Tenant,
+        task_id: str,
+        size_bytes: int,
+        idempotency_key: str,
+        body_hash: str,
     ) -> store.Submission:
         """What the queue is told of the task."""
         most_bytes = min(tenant.max_waiting_bytes, self.queue_max_bytes)
@@ -116,6 +117,8 @@ class Submitter:
             spec=spec,
             cost=spec.estimated_cost(plan.card),
             weight=tenant.weight,
+            idempotency_key=idempotency_key,
+            body_hash=body_hash,
             tenant_limit=tenant.max_waiting_parts,
             queue_limit=self.queue_max_waiting_parts,
             webhook=plan.webhook.model_dump_json() if plan.webhook else "",
@@ -135,6 +138,8 @@ async def place_inputs(
         Refused: Nothing was uploaded under an id.
         BlobsUnavailable: S3 is away.
     """
+    if not plan.inputs:
+        return plan.spec, []
     inputs: list[UrlInput | ObjectInput] = []
     blobs: list[Blob | BlobCopy] = []
     for index, item in enumerate(plan.inputs):
@@ -181,7 +186,7 @@ def _new_record(task_id: str, tenant: str, spec: TaskSpec, created_ms: int) -> T
     )
 
 
-def _raise_refusal(outcome: store.SubmitOutcome) -> None:
+def _raise_refusal(outcome: str) -> None:
     if outcome == "conflict":
         raise Refused.parameter("Idempotency-Key", IdempotencyConflict("the key was used with another body"))
     if outcome == "tenant_full":

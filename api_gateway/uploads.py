@@ -1,7 +1,7 @@
 """Uploads: bytes that a caller sends to S3 by itself, to be named as a task's input later.
 
-An upload has no record: its object ``incoming/<tenant>/<id>/0`` is all there is of it. A task gets a copy of its own,
-so that what it reads can't change any more; the upload itself is swept a day after it came.
+Its object is ``incoming/<tenant>/<id>/0``; until that is there, a key in Redis says that it was announced. A task gets
+a copy of its own, so that what it reads can't change any more; the upload itself is swept a day after it came.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
+from typing import cast
+
+import redis.asyncio
 
 from api_gateway.blob_calls import BlobCalls
-from contract.blobs import ObjectFacts, PresignedForm, upload_key
+from api_gateway.store_calls import store_call
+from contract.blobs import UPLOAD_KEPT_S, ObjectFacts, PresignedForm, upload_key
 from contract.errors import InputUnavailable, NotFound, TooLarge
+from contract.store import announced_key
 from contract.task_bodies import UploadedInput as UploadedInput
 from contract.tenants import Tenant
 
@@ -45,21 +50,25 @@ class Upload:
 class Uploads:
     """Begins uploads and finds them again."""
 
-    def __init__(self, blobs: BlobCalls, max_bytes: int) -> None:
+    def __init__(self, client: redis.asyncio.Redis, blobs: BlobCalls, max_bytes: int) -> None:
+        self._client = client
         self._blobs = blobs
         self._max_bytes = max_bytes
 
-    def begin(self, tenant: Tenant, size_bytes: int, media_type: str) -> Upload:
-        """Sign the addresses of a new upload. Reaches nobody.
+    async def begin(self, tenant: Tenant, size_bytes: int, media_type: str) -> Upload:
+        """Announce an upload and sign its addresses.
 
         Raises:
             TooLarge: It is over the limit of an upload, or of the tenant's waiting bytes.
+            StoreUnavailable: Redis is away.
         """
         most_bytes = min(self._max_bytes, tenant.max_waiting_bytes)
         if size_bytes > most_bytes:
             raise TooLarge(f"the upload would have {size_bytes} bytes; the limit is {most_bytes}")
         upload_id = f"upl_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
         key = upload_key(tenant.id, upload_id)
+        async with store_call():
+            await self._client.set(announced_key(tenant.id, upload_id), media_type, ex=UPLOAD_KEPT_S)
         store = self._blobs.store
         return Upload(
             id=upload_id,
@@ -83,3 +92,12 @@ class Uploads:
             return await self._blobs.facts(upload_key(tenant, upload_id))
         except InputUnavailable:
             return None
+
+    async def announced_type(self, upload_id: str, tenant: str) -> str | None:
+        """The media type that the tenant's upload was announced with; None where it wasn't within a day.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        async with store_call():
+            return cast("str | None", await self._client.get(announced_key(tenant, upload_id)))

@@ -10,6 +10,7 @@ import logging
 import sys
 
 import structlog
+from pydantic_core import to_json
 
 
 def configure_logs(role: str, level: str = "INFO", **bound: str) -> None:
@@ -31,10 +32,11 @@ def configure_logs(role: str, level: str = "INFO", **bound: str) -> None:
         event.update(role=role, **bound)
         return event
 
+    # Past the standard library's loggers: a line through them takes five times as long.
     structlog.configure(
-        processors=[*shared, add_role, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, add_role, structlog.processors.JSONRenderer(serializer=_json_line)],
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -43,7 +45,7 @@ def configure_logs(role: str, level: str = "INFO", **bound: str) -> None:
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name, add_role],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
+                structlog.processors.JSONRenderer(serializer=lambda event, **_: _json_line(event).decode()),
             ],
         )
     )
@@ -54,7 +56,12 @@ def configure_logs(role: str, level: str = "INFO", **bound: str) -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
-def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+def _json_line(event: object, **_: object) -> bytes:
+    """JSON of an event; what JSON can't say is written as Python would."""
+    return to_json(event, fallback=repr, inf_nan_mode="strings")
+
+
+def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
     """A logger; cheap, may be called at import."""
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(name)
     return logger

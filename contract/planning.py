@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from contract.catalogue import CATALOGUE, ModelCard
@@ -49,10 +49,6 @@ class PlannedTask:
     card: ModelCard
     webhook: TaskWebhook | None = None
 
-    def traced(self, trace: TraceContext) -> PlannedTask:
-        """The same task as part of a trace."""
-        return replace(self, spec=self.spec.model_copy(update={"traceparent": str(trace), "tracestate": trace.state}))
-
 
 @dataclass(frozen=True)
 class Planner:
@@ -66,18 +62,18 @@ class Planner:
     egress: EgressPolicy
     prompts: Mapping[str, PromptBook]
 
-    async def plan(self, body: TaskBody, tenant: Tenant) -> PlannedTask:
-        """Check everything that can be told without fetching or decoding.
+    async def plan(self, body: TaskBody, tenant: Tenant, trace: TraceContext | None = None) -> PlannedTask:
+        """Check everything that can be told without fetching or decoding; the task will be part of ``trace``.
 
         Raises:
             Refused: A value isn't allowed; the error says why, with a pointer.
         """
         if body.request.options.json_schema is None:
-            return self.plan_now(body, tenant)
+            return self.plan_now(body, tenant, trace)
         # Compiling a schema takes a while.
-        return await asyncio.to_thread(self.plan_now, body, tenant)
+        return await asyncio.to_thread(self.plan_now, body, tenant, trace)
 
-    def plan_now(self, body: TaskBody, tenant: Tenant) -> PlannedTask:
+    def plan_now(self, body: TaskBody, tenant: Tenant, trace: TraceContext | None = None) -> PlannedTask:
         """As ``plan``, on the calling thread."""
         request = body.request
         card = _card(request, tenant)
@@ -89,11 +85,13 @@ class Planner:
         check_history(request, operation, len(inputs))
         check_options(request, operation)
         _check_pages(request)
-        spec = self._spec(request, operation, card)
+        spec = self._spec(request, operation, card, trace)
         _check_size(spec, card, len(inputs))
         return PlannedTask(spec, inputs, card, request.webhook)
 
-    def _spec(self, request: TaskRequest, operation: Operation, card: ModelCard) -> TaskSpec:
+    def _spec(
+        self, request: TaskRequest, operation: Operation, card: ModelCard, trace: TraceContext | None
+    ) -> TaskSpec:
         book, options = self.prompts[card.prompts], request.options
         prompt = request.prompt or book.query(operation, request.kind, options.table_format or "markdown") or ""
         if request.prompt is None and options.json_schema is not None:
@@ -112,6 +110,8 @@ class Planner:
             retention_s=request.retention_s,
             deadline_s=request.deadline_s,
             metadata=request.metadata,
+            traceparent=str(trace) if trace else None,
+            tracestate=trace.state if trace else None,
         )
 
 

@@ -46,6 +46,7 @@ ovis:load                       hash    "t:<tenant>" and "q:<queue>" -> bytes of
                                         "n:<tenant>" -> how many there are; "f:<tenant>" -> bytes of files,
                                         "b:<tenant>" -> batches that haven't ended
 ovis:usage:<tenant>:<day>       hash    what was used on a day (days since 1970, UTC): tasks_<status>, tokens, ...
+ovis:upload:<tenant>:<id>       string  the media type of an upload that was announced; lives a day
 ovis:rate...                    string  requests of a tenant in this second
 ovis:rows:<queue>:<host>        string  rows an engine may run there, lowered after it ran out of memory; an hour
 ovis:cache:<tenant>:<question>  string  when the answer in S3 was kept; lives as long as the answer may be given
@@ -92,12 +93,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import TypeAdapter
 
+from contract.errors import InternalError, StoreFull
 from contract.scripting import Command, load_script
-from contract.task import PRIORITY_BANDS, Attempt, PartResult, TaskSpec
+from contract.task import PRIORITY_BANDS, Attempt, PartResult, TaskSpec, dumps
 from contract.units import Unit
 
 #: Where no limit of bytes is named.
@@ -147,6 +149,11 @@ def rows_key(queue: str, host: str) -> str:
 def cached_key(tenant: str, question: str) -> str:
     """Key that stands while the answer to a question may be given again."""
     return f"ovis:cache:{tenant}:{question}"
+
+
+def announced_key(tenant: str, upload_id: str) -> str:
+    """Key that says that an upload may come."""
+    return f"ovis:upload:{tenant}:{upload_id}"
 
 
 def dead_letters_key(tenant: str) -> str:
@@ -221,20 +228,60 @@ class Submission:
     line: LinePlace | None = None
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """What became of a submission.
+
+    Attributes:
+        outcome: "error" where the script itself failed.
+        task_id: The task's, or that of the task which the idempotency key stands for; for "error" what went wrong.
+        created_ms: Of a new task, by the clock of Redis, so that its record need not be read back.
+    """
+
+    outcome: SubmitOutcome | Literal["error"]
+    task_id: str
+    created_ms: int | None
+
+    def check(self) -> None:
+        """Nothing, where the script ran.
+
+        Raises:
+            StoreFull: Redis is out of memory; nothing was accepted.
+            InternalError: The script failed.
+        """
+        if self.outcome == "error" and self.task_id.startswith("OOM"):
+            raise StoreFull("the queue's memory is full; try again later")
+        if self.outcome == "error":
+            raise InternalError(f"a task can't be queued: {self.task_id}")
+
+
 def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:
-    """Write record, idempotency key, index, queue entries and wake-ups; reply outcome and the task's id."""
-    return Command(load_script("submit"), _submit_args(submission), lambda reply: (reply[0], reply[1]))
+    """Write record, idempotency key, index, queue entries and wake-ups; reply outcome and the task's id.
+
+    Where the script fails, reading its reply raises as ``Submitted.check``.
+    """
+
+    def parse(reply: list[list[str]]) -> tuple[SubmitOutcome, str]:
+        submitted = _submitted(reply[0])
+        submitted.check()
+        return cast(SubmitOutcome, submitted.outcome), submitted.task_id
+
+    return Command(load_script("submit"), (_submit_args(submission),), parse)
 
 
-def submit_timed(submission: Submission) -> Command[tuple[SubmitOutcome, str, int | None]]:
-    """``submit``; the reply also has a new task's ``created_ms``, so that its record need not be read back."""
-    parse = lambda reply: (reply[0], reply[1], int(reply[2]) if len(reply) > 2 else None)  # noqa: E731
-    return Command(load_script("submit"), _submit_args(submission), parse)
+def submit_all(submissions: Sequence[Submission]) -> Command[list[Submitted]]:
+    """``submit`` for each of them, whatever becomes of the others; the replies are in their order."""
+    args = tuple(map(_submit_args, submissions))
+    return Command(load_script("submit"), args, lambda reply: list(map(_submitted, reply)))
 
 
-def _submit_args(submission: Submission) -> tuple[str | int | float, ...]:
+def _submitted(reply: Sequence[str]) -> Submitted:
+    return Submitted(cast(SubmitOutcome, reply[0]), reply[1], int(reply[2]) if len(reply) > 2 else None)
+
+
+def _submit_args(submission: Submission) -> str:
     s = submission
-    return (
+    args = (
         s.task_id,
         s.tenant,
         s.spec.model,
@@ -256,8 +303,9 @@ def _submit_args(submission: Submission) -> tuple[str | int | float, ...]:
         "" if s.spec.deadline_s is None else s.spec.deadline_s,
         s.spec.options.on_page_failure if s.spec.is_planned else "",
         s.tenant_tasks_limit,
-        *((s.line.batch_id, s.line.token, s.line.number, s.line.next_offset) if s.line else ("",) * 4),
+        *((s.line.batch_id, s.line.token, s.line.number, s.line.next_offset) if s.line else ()),
     )
+    return dumps([str(arg) for arg in args])
 
 
 def claim(queue: str, *, token: str, worker: str) -> Command[Attempt | None]:

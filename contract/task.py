@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
+import os
 import time
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -208,7 +208,7 @@ class Job(Claim):
 
 def new_task_id() -> str:
     """An id that sorts by creation time: 12 hex digits of milliseconds, then 80 random bits."""
-    return f"task_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+    return f"task_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
 
 
 def dumps(value: object) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from dataclasses import dataclass
 
 #: https://www.w3.org/TR/trace-context/#traceparent-header; later versions may append fields.
@@ -46,8 +46,9 @@ class TraceContext:
             readable = version != "ff" and not (version == "00" and more)
             if readable and trace_id != _NO_TRACE and parent_id != _NO_SPAN:
                 state = tracestate if _TRACESTATE.fullmatch(tracestate or "") else None
-                return cls(trace_id, secrets.token_hex(8), flags, state, parent_id)
-        return cls(secrets.token_hex(16), secrets.token_hex(8), "01" if recorded else "00")
+                return cls(trace_id, os.urandom(8).hex(), flags, state, parent_id)
+        ids = os.urandom(24).hex()
+        return cls(ids[:32], ids[32:], "01" if recorded else "00")
 
     @property
     def recorded(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fastapi import Response
 
 from api_gateway.services import Services
@@ -12,15 +14,15 @@ from contract.record import TaskRecord
 _POLL_AFTER_S = 1
 
 
-def task_response(record: TaskRecord, services: Services, status_code: int = 200) -> Response:
+def task_response(
+    record: TaskRecord, services: Services, status_code: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """The task as it stands."""
     view = TaskView.of(record, services.blobs.store)
-    return Response(view.model_dump_json(), status_code=status_code, media_type="application/json")
+    return Response(view.model_dump_json(), status_code, headers, "application/json")
 
 
 def pending_response(record: TaskRecord, services: Services) -> Response:
     """202: what was asked for has yet to happen; the headers say where and when to ask again."""
-    response = task_response(record, services, status_code=202)
-    response.headers["Location"] = task_path(record.id)
-    response.headers["Retry-After"] = str(_POLL_AFTER_S)
-    return response
+    headers = {"Location": task_path(record.id), "Retry-After": str(_POLL_AFTER_S)}
+    return task_response(record, services, 202, headers)

@@ -49,7 +49,7 @@ async def complete_chat(request: Request) -> Response:
     translated = translate(chat, deadline_s=math.ceil(services.settings.chat_s))
     with translated.pointing_back():
         body = translated.body
-        plan = (await services.planner.plan(body, tenant)).traced(request.state.trace)
+        plan = await services.planner.plan(body, tenant, request.state.trace)
         accepted = await services.submitter.submit(_seeded(plan), tenant, key, body.hash() if key else "-")
     if accepted.created:
         services.metrics.tasks_accepted.labels(plan.spec.model, plan.spec.kind).inc()

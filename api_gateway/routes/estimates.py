@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from api_gateway.bodies import read_body
+from api_gateway.bodies import ReadBody
 from api_gateway.routes.documentation import problems, task_body
 from api_gateway.services import Caller, SharedServices
 from contract.estimates import Estimate
@@ -19,6 +19,6 @@ router = APIRouter(tags=["tasks"])
 )
 async def estimate_task(request: Request, tenant: Caller, services: SharedServices) -> Estimate:
     """Estimate a task: the same body as for handing it in. Inputs are looked at, nothing is run or kept."""
-    async with read_body(request) as body:
+    async with ReadBody(request) as body:
         plan = await services.planner.plan(body, tenant)
         return await services.estimator.estimate(plan, tenant)

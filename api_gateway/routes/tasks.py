@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from api_gateway.bodies import read_body
+from api_gateway.bodies import ReadBody
 from api_gateway.idempotency import idempotency_key
 from api_gateway.routes.answers import pending_response, task_response
 from api_gateway.routes.documentation import IDEMPOTENCY_PARAMETER, problems, task_body
@@ -40,8 +40,8 @@ async def submit_task(request: Request) -> Response:
     # The busiest route does without FastAPI's dependencies, which take as long as the rest of it.
     services, tenant = services_of(request), await caller_of(request)
     key = idempotency_key(request)
-    async with read_body(request) as body:
-        plan = (await services.planner.plan(body, tenant)).traced(request.state.trace)
+    async with ReadBody(request) as body:
+        plan = await services.planner.plan(body, tenant, request.state.trace)
         if plan.webhook is not None:
             services.webhooks.check_on("/webhook")
         accepted = await services.submitter.submit(plan, tenant, key, body.hash() if key else "-")

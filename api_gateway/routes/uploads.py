@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -72,7 +72,8 @@ class ArrivedView(BaseModel):
     """What has arrived of an upload."""
 
     id: str
-    size_bytes: int
+    status: Literal["waiting", "arrived"] = Field(description="a task may name it once it has arrived")
+    size_bytes: int | None = Field(description="null while it is waited for")
     media_type: str
 
 
@@ -86,7 +87,7 @@ class ArrivedView(BaseModel):
 async def create_upload(request: Request, tenant: Caller, services: SharedServices) -> Response:
     """Announce an upload: get addresses that take its bytes, and an id that a task names as `{"upload": id}`."""
     wanted = await read_json(request, UploadRequest)
-    upload = services.uploads.begin(tenant, wanted.size_bytes, wanted.media_type)
+    upload = await services.uploads.begin(tenant, wanted.size_bytes, wanted.media_type)
     view = UploadView.of(upload)
     return Response(
         view.model_dump_json(),
@@ -98,8 +99,11 @@ async def create_upload(request: Request, tenant: Caller, services: SharedServic
 
 @router.get("/v1/uploads/{upload_id}", responses=problems(401, 403, 404, 429, 503))
 async def read_upload(upload_id: str, tenant: Caller, services: SharedServices) -> ArrivedView:
-    """Read what has arrived of an upload; 404 while nothing has."""
+    """Read what has arrived of an upload."""
     facts = await services.uploads.find(upload_id, tenant.id)
-    if facts is None:
-        raise NotFound("nothing has been uploaded under this id")
-    return ArrivedView(id=upload_id, size_bytes=facts.size_bytes, media_type=facts.media_type)
+    if facts is not None:
+        return ArrivedView(id=upload_id, status="arrived", size_bytes=facts.size_bytes, media_type=facts.media_type)
+    media_type = await services.uploads.announced_type(upload_id, tenant.id)
+    if media_type is None:
+        raise NotFound("no upload with this id was announced within the last day")
+    return ArrivedView(id=upload_id, status="waiting", size_bytes=None, media_type=media_type)

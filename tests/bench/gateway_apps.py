@@ -16,7 +16,8 @@ from celery import Celery
 from fastapi import Body, FastAPI, Request, Response
 
 from api_gateway.app import create_app
-from api_gateway.bodies import read_body
+from api_gateway.bodies import ReadBody
+from api_gateway.routes import tasks
 from api_gateway.routes.answers import pending_response
 from api_gateway.services import caller_of, services_of
 from api_gateway.settings import GatewaySettings
@@ -30,13 +31,12 @@ from contract.wakeups import WAKE_TASK, celery_settings
 def send_task_app() -> FastAPI:
     """The gateway with Celery's own way of handing over work. No record is kept: that would cost it more."""
     settings = GatewaySettings()
-    app = create_app(settings)
     celery = Celery(broker=settings.redis_url.get_secret_value())
     celery.conf.update(celery_settings("bench"))
 
     async def submit(request: Request) -> Response:
         services, tenant = services_of(request), await caller_of(request)
-        async with read_body(request) as body:
+        async with ReadBody(request) as body:
             plan = await services.planner.plan(body, tenant)
         task_id = new_task_id()
         celery.send_task(WAKE_TASK, args=[task_id, plan.spec.model_dump(mode="json")], queue=plan.spec.model)
@@ -59,10 +59,8 @@ def send_task_app() -> FastAPI:
         )
         return pending_response(record, services)
 
-    own = [route for route in app.router.routes if getattr(route, "path", "") != "/v1/tasks"]
-    app.router.routes[:] = own
-    app.add_api_route("/v1/tasks", submit, methods=["POST"], status_code=202)
-    return app
+    tasks.submit_task = submit
+    return create_app(settings)
 
 
 def empty_app() -> FastAPI:

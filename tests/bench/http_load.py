@@ -64,6 +64,16 @@ class Connection:
         length = int(head[at : head.index(b"\r\n", at)])
         return int(head[9:12]), await self._reader.readexactly(length)
 
+    async def follow(self, request: bytes) -> int:
+        """Ask for a stream; its status, once the head of the answer is there."""
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        return int(head[9:12])
+
+    async def read_until(self, mark: bytes) -> None:
+        """Read the stream up to the first ``mark``."""
+        await self._reader.readuntil(mark)
+
     def close(self) -> None:
         """Hang up."""
         self._writer.close()

@@ -1,6 +1,7 @@
-"""``python -m tests.bench waiting``: ten thousand open long polls on one gateway while a hundred tasks end.
+"""``python -m tests.bench waiting``: 10 000 long polls and 2 000 event streams on one gateway while 100 tasks end.
 
-Prints the gateway's memory and the time from a task's commit to its caller's receipt.
+Prints the gateway's memory and the time from a task's commit to its callers' receipt. Each task that ends is polled and
+followed.
 """
 
 from __future__ import annotations
@@ -63,21 +64,36 @@ async def _poll(url: str, key: str, task_id: str, gate: asyncio.Semaphore, opene
     return task_id, received
 
 
+async def _follow(url: str, key: str, task_id: str, gate: asyncio.Semaphore, opened: asyncio.Event) -> float:
+    """Follow a task's events to its success; when they said so."""
+    async with gate:
+        connection = await Connection.open(url)
+        asked = request_bytes("GET", f"/v1/tasks/{task_id}/events", Authorization=f"Bearer {key}")
+        assert await connection.follow(asked) == 200
+        opened.set()
+    await connection.read_until(b'"succeeded"')
+    received = time.perf_counter()
+    connection.close()
+    return received
+
+
 @dataclass(frozen=True)
 class Waiting:
     """What came of it.
 
     Attributes:
-        took_ms: From commit to receipt of the tasks that ended, sorted.
+        polled_ms: From commit to the long poll's answer, of the tasks that ended; sorted.
+        streamed_ms: From commit to the event; sorted.
         rss_mib: The gateway's memory while all others still wait.
     """
 
-    took_ms: list[float]
+    polled_ms: list[float]
+    streamed_ms: list[float]
     rss_mib: float
 
 
-async def measure(stack: LocalStack, client: redis.Redis, polls: int, ends: int) -> Waiting:
-    """Open the polls, end some of the tasks, time the answers."""
+async def measure(stack: LocalStack, client: redis.Redis, polls: int, streams: int, ends: int) -> Waiting:
+    """Open the polls and streams, end some of the tasks, time the answers."""
     url, key = stack.url, stack.api_key
     ids = await asyncio.to_thread(submit_all, client, polls)
     gate = asyncio.Semaphore(_OPENING)
@@ -88,23 +104,29 @@ async def measure(stack: LocalStack, client: redis.Redis, polls: int, ends: int)
     await asyncio.gather(*(event.wait() for event in opened))
     while await asyncio.to_thread(_num_reads, client) < polls * 2:  # each has found its task, and read it again
         await asyncio.sleep(0.2)
+    followed = [asyncio.Event() for _ in range(streams)]
+    following = [
+        asyncio.create_task(_follow(url, key, task_id, gate, event))
+        for task_id, event in zip(ids, followed, strict=False)
+    ]
+    await asyncio.gather(*(event.wait() for event in followed))
     committed: dict[str, float] = {}
     for _ in range(ends):
         attempt = await asyncio.to_thread(run, client, store.claim(QUEUE, token=uuid4().hex, worker="bench"))
         assert attempt is not None
         committed[attempt.task_id] = time.perf_counter()
         await asyncio.to_thread(run, client, store.finish(attempt, "succeeded", result=_RESULT))
-    took = []
-    by_id = dict(zip(ids, waiting, strict=True))
-    for task_id, at in committed.items():
-        took.append(1000 * ((await by_id[task_id])[1] - at))
+    polls_of, streams_of = dict(zip(ids, waiting, strict=True)), dict(zip(ids, following, strict=False))
+    polled = [1000 * ((await polls_of[task_id])[1] - at) for task_id, at in committed.items()]
+    streamed = [1000 * (await streams_of[task_id] - at) for task_id, at in committed.items() if task_id in streams_of]
     rss_mib = memory_mib(stack.parts["gateway"].pid or 0)
-    broken = [task for task in waiting if task.done() and task.exception()]
-    for task in waiting:
+    everybody = [*waiting, *following]
+    broken = [task for task in everybody if task.done() and task.exception()]
+    for task in everybody:
         task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    assert not broken, f"{len(broken)} polls broke off"
-    return Waiting(sorted(took), rss_mib)
+    await asyncio.gather(*everybody, return_exceptions=True)
+    assert not broken, f"{len(broken)} polls or streams broke off"
+    return Waiting(sorted(polled), sorted(streamed), rss_mib)
 
 
 def _num_reads(client: redis.Redis) -> int:
@@ -121,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print two lines and a line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench waiting", description=__doc__)
     parser.add_argument("--polls", type=int, default=10_000)
+    parser.add_argument("--streams", type=int, default=2_000, help="at most as many as polls, at least as many as ends")
     parser.add_argument("--ends", type=int, default=100)
     args = parser.parse_args(argv)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -130,15 +153,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         pid = stack.parts["gateway"].pid or 0
         before = memory_mib(pid)
         client = connect(stack.redis_url)
-        found = uvloop.run(measure(stack, client, args.polls, args.ends))
+        found = uvloop.run(measure(stack, client, args.polls, args.streams, args.ends))
         client.close()
-    took, after = found.took_ms, found.rss_mib
-    p99 = took[int(0.99 * (len(took) - 1))]
-    print(f"{args.polls} long polls: the gateway went from {before:.0f} to {after:.0f} MiB; no error")
-    print(f"commit to receipt: p50 {took[len(took) // 2]:.1f} ms, p99 {p99:.1f} ms")
-    figures = {"polls": args.polls, "rss_mib": round(after), "p99_ms": round(p99, 1)}
+    held = f"{args.polls} long polls and {args.streams} event streams"
+    print(f"{held}: the gateway went from {before:.0f} to {found.rss_mib:.0f} MiB; no error")
+    for name, took in (("long polls", found.polled_ms), ("event streams", found.streamed_ms)):
+        print(f"commit to receipt, {name}: p50 {_quantile(took, 0.5):.1f} ms, p99 {_quantile(took, 0.99):.1f} ms")
+    figures = {
+        "polls": args.polls,
+        "streams": args.streams,
+        "rss_mib": round(found.rss_mib),
+        "p99_ms": round(_quantile(sorted([*found.polled_ms, *found.streamed_ms]), 0.99), 1),
+    }
     sys.stdout.write(json.dumps(figures) + "\n")
     return 0
+
+
+def _quantile(took_ms: Sequence[float], share: float) -> float:
+    return took_ms[int(share * (len(took_ms) - 1))] if took_ms else 0.0
 
 
 if __name__ == "__main__":
