@@ -17,7 +17,11 @@ class WorkerSettings(FleetSettings):
 
     engine_rows: int = Field(16, ge=1, le=1024, description="requests that share an engine step")
     engine_backlog: int = Field(8, ge=1, le=1024, description="parts claimed beyond the rows, being prepared")
-    engine_kv_cache_tokens: int = Field(32768, ge=256, description="tokens that the KV cache holds")
+    engine_kv_cache_tokens: int | None = Field(
+        None,
+        ge=256,
+        description="tokens that the KV cache holds; none means what the rows usually need of the model, at most 32768",
+    )
     engine_max_batch_tokens: int = Field(2048, ge=16, description="most tokens of one engine step")
     engine_dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="auto is bfloat16 on CUDA and float32 on the CPU"
