@@ -126,10 +126,10 @@ def engine_config(card: ModelCard, device: str, settings: WorkerSettings) -> Eng
 
 
 def _usual_cache_tokens(card: ModelCard, rows: int) -> int:
-    """What so many requests of one picture need of the KV cache, within what any request needs and the most."""
+    """What so many requests of one picture usually need of the KV cache, within what any request needs and the most."""
     partition = card.partition_for(1)
     tiles = partition + (partition > 1)  # the thumbnail
-    usual = tiles * card.tokens_per_tile + _PROMPT_TOKENS + card.default_max_new_tokens
+    usual = tiles * card.tokens_per_tile + _PROMPT_TOKENS + card.default_max_new_tokens // 2
     return min(_MOST_CACHE_TOKENS, max(card.context_tokens, rows * usual))
 
 

@@ -43,6 +43,9 @@ class WorkerSettings(FleetSettings):
         20.0, gt=0, le=30, description="how long a receiver may take to answer a webhook delivery"
     )
     io_jobs: int = Field(4, ge=1, le=256, description="plans and assemblies that an io worker does at once")
+    estimate_threads: int = Field(
+        4, ge=1, le=64, description="estimates that an io worker works on at once, each in a media process of its own"
+    )
     plan_max_parts: int = Field(5000, ge=1, le=100_000, description="most pages or clips of one task")
     media_processes: int = Field(2, ge=1, le=64, description="processes that fetch and decode")
     media_jobs_per_process: int = Field(500, ge=1, description="jobs after which a media process is replaced")

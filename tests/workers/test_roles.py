@@ -24,7 +24,7 @@ from contract.settings import FleetSettings
 from contract.task import ObjectInput, TaskOptions, TaskSpec, new_task_id
 from ovis_fleet.stack import LocalStack, StackConfig
 from tests.workers.conftest import QUEUE, SubmitTask
-from workers.io_role import Housekeeper
+from workers.housekeeping import Housekeeper
 from workers.sweep import sweep_orphans
 
 #: The bundled model goes on for long after this.

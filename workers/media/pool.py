@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing import Pipe
 from typing import Any
 
@@ -95,13 +96,18 @@ class MediaPool:
         for _ in range(settings.media_processes):
             self._idle.put(self._spawn())
 
-    def probe(self, url: str, *, trusted: bool) -> DocumentProbe | VideoProbe:
+    def probe(self, url: str, *, trusted: bool, timeout_s: float | None = None) -> DocumentProbe | VideoProbe:
         """Look at a document or a clip without rendering it: its pages and their sizes, or its length.
+
+        Args:
+            url: As `prepare`.
+            trusted: As `prepare`.
+            timeout_s: Seconds that it may take at most; None leaves the setting.
 
         Raises:
             FleetError: As `prepare`.
         """
-        answer = self._run(url, trusted, Probe())
+        answer = self._run(url, trusted, Probe(), timeout_s)
         assert isinstance(answer, DocumentProbe | VideoProbe)
         return answer
 
@@ -144,10 +150,13 @@ class MediaPool:
         assert isinstance(answer, Frames)
         return answer
 
-    def _run(self, url: str, trusted: bool, work: Work) -> Answer:
+    def _run(self, url: str, trusted: bool, work: Work, timeout_s: float | None = None) -> Answer:
         settings = self._settings
         origin = Origin(url, trusted, settings.egress_allow_http, tuple(map(str, settings.egress_allow_cidrs)))
-        job = MediaJob(origin, work, self._limits, self._office_command)
+        limits = self._limits
+        if timeout_s is not None:
+            limits = replace(limits, timeout_s=min(timeout_s, limits.timeout_s))
+        job = MediaJob(origin, work, limits, self._office_command)
         child = self._living(self._idle.get())
         healthy = False
         answer: Answer | None = None
