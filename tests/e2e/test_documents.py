@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -124,15 +124,20 @@ def children(fleet: LocalStack) -> list[set[int]]:
     return [{child.pid for child in worker.children(recursive=True)} for worker in workers]
 
 
-def temporary_files() -> set[str]:
-    """What lies in the folder for temporary files that only a document's worker would put there."""
-    return {path.name for path in Path(tempfile.gettempdir()).glob("ovis-office-*")}
+def temporary_files(fleet: LocalStack) -> list[str]:
+    """Files without a name that the workers hold open, as an assembly does."""
+    found = []
+    for name in ("model", "io"):
+        for handle in Path(f"/proc/{fleet.parts[name].pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found.append(str(handle.readlink()))
+    return sorted(target for target in found if target.startswith("/tmp/") and target.endswith("(deleted)"))
 
 
 def test_a_long_document_canceled_midway_leaves_nothing_behind(
     fleet: LocalStack, api: Client, queue: redis.Redis
 ) -> None:
-    before = children(fleet), temporary_files()
+    before = children(fleet), temporary_files(fleet)
     pdf = make_pdf([make_lines(page) for page in range(1, LONG + 1)])
     task_id = api.submit(pdf, kind="document", model=MODEL, operation="ocr").id
     until_done(queue, task_id, 3)
@@ -144,7 +149,7 @@ def test_a_long_document_canceled_midway_leaves_nothing_behind(
 
     # The queue's fixture sees that no lease, no attempt and no waiting part is left.
     assert (task.status, task.progress.parts_total) == ("canceled", LONG)
-    assert (children(fleet), temporary_files()) == before
+    assert (children(fleet), temporary_files(fleet)) == before
     api.delete(task_id)
     assert list(queue.scan_iter(f"*{task_id}*")) == [f"ovis:purged:{task_id}"]
     assert [
