@@ -212,9 +212,9 @@ def test_a_second_sigterm_hands_back_at_once() -> None:
 
 def test_a_worker_that_stands_still_ends_itself(servers: LocalStack, client: redis.Redis) -> None:
     program = (
-        "import threading; from workers.liveness import Look, watch_progress; from workers.serving import _end\n"
+        "import threading; from workers.liveness import Look, end_stalled, watch_progress\n"
         "looks = {'engine': lambda: Look(True, 1)}\n"
-        "watch_progress(looks, stall_s=1, on_stall=_end, closing=threading.Event()).join()\n"
+        "watch_progress(looks, stall_s=1, on_stall=end_stalled, closing=threading.Event()).join()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
     assert done.returncode == 75
