@@ -80,8 +80,8 @@ def load_script(name: str) -> Script:
     """The script ``contract/scripts/<name>.lua`` behind the shared prelude and the constants."""
     exhausted = AttemptsExhausted(f"all {MAX_ATTEMPTS} attempts ended without a result")
     late = DeadlineExceeded("the task's deadline passed before it was done")
-    # A full Redis refuses new tasks only: whatever brings accepted ones to their end may use the last memory.
-    flags = "" if name == "submit" else "#!lua flags=allow-oom\n"
+    # A full Redis refuses new tasks and questions: what brings accepted tasks to their end may use the last memory.
+    flags = "" if name in ("submit", "estimate_ask") else "#!lua flags=allow-oom\n"
     constants = (
         f"{flags}local LEASE_MS = {LEASE_MS}\nlocal QUARANTINE_MS = {QUARANTINE_MS}\n"
         f"local MAX_ATTEMPTS = {MAX_ATTEMPTS}\nlocal MAX_SECOND_ATTEMPTS = {MAX_SECOND_ATTEMPTS}\n"
