@@ -308,7 +308,7 @@ class RateLimited(ServiceError):
 
 
 class TenantQueueFull(ServiceError):
-    """The tenant has as many un-ended tasks, waiting parts, or bytes of inputs, as it may."""
+    """The tenant has as many un-ended tasks, waiting parts, bytes of inputs, or estimates that wait, as it may."""
 
     code = "tenant_queue_full"
     title = "Too many queued tasks"

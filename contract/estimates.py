@@ -6,7 +6,7 @@ Nothing here needs to survive: a question that nobody answers in time is forgott
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,8 +18,11 @@ from contract.task import TaskSpec
 #: Questions that wait for an io worker.
 QUESTIONS_KEY = "ovis:estimates"
 
-#: Most of them.
+#: Most of them, of all tenants.
 MAX_QUESTIONS = 1000
+
+#: What becomes of a question.
+AskOutcome = Literal["asked", "tenant_full", "queue_full"]
 
 #: How long an answer waits for the gateway that asked.
 ANSWER_S = 60
@@ -79,6 +82,17 @@ class Pace(BaseModel):
     def seconds_of(self, cost: int | None) -> float | None:
         """Engine seconds that visual plus output tokens may be expected to take."""
         return None if cost is None or not self.cost else round(self.seconds * cost / self.cost, 3)
+
+
+def ask(question: EstimateQuestion, tenant: str, tenant_limit: int) -> Command[AskOutcome]:
+    """Put a question where io workers take it, unless too many wait."""
+    args = (tenant, question.id, question.model_dump_json(), question.until_ms, tenant_limit, MAX_QUESTIONS)
+    return Command(load_script("estimate_ask"), args, lambda reply: reply[0])
+
+
+def asked_key(tenant: str) -> str:
+    """A tenant's questions that wait for their answer, by when their askers give up."""
+    return f"ovis:estimates:of:{tenant}"
 
 
 def answer_key(question_id: str) -> str:

@@ -1,6 +1,7 @@
 """Run a ``Command`` on Redis, from sync code (workers) or async code (the gateway).
 
-Every Redis failure becomes ``StoreUnavailable``: the caller of a room never sees a driver's error.
+The caller of a room never sees a driver's error: a Redis that is away, or busy with itself, is ``StoreUnavailable``; a
+script that fails is our own fault, an ``InternalError``, and the log has its name.
 """
 
 from __future__ import annotations
@@ -10,13 +11,29 @@ from typing import Any, TypeVar, cast
 import redis
 import redis.asyncio
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
+from redis.exceptions import (
+    ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.retry import Retry
 
-from contract.errors import StoreFull, StoreUnavailable
-from contract.scripting import Command
+from contract.errors import InternalError, ServiceError, StoreFull, StoreUnavailable
+from contract.logs import get_logger
+from contract.scripting import Command, Script
 
 T = TypeVar("T")
+
+log = get_logger(__name__)
+
+#: What a sound Redis answers for a while: it fails over, can't write its disk or its replicas, or a script is slow. One
+#: that loads its data (LOADING) is a lost connection to the driver.
+_PASSING = (ReadOnlyError, ClusterDownError, TryAgainError)
+_PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE")
 
 #: Seconds that one command may take before its connection counts as dead.
 SOCKET_TIMEOUT_S = 3.0
@@ -55,9 +72,14 @@ def connect_async(url: str) -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_pool(pool)
 
 
-def _unavailable(exc: Exception) -> StoreUnavailable:
+def _failure(exc: Exception, script: Script) -> ServiceError:
+    """The error of ours for a driver's."""
     if isinstance(exc, OutOfMemoryError):
         return StoreFull("the queue's memory is full; try again later")
+    passing = isinstance(exc, _PASSING) or str(exc).startswith(_PASSING_CODES)
+    if isinstance(exc, ResponseError) and not passing:
+        log.error("script_failed", script=script.name, error=str(exc))
+        return InternalError("a change of the queue failed")
     return StoreUnavailable("the queue can't be reached; try again later")
 
 
@@ -67,6 +89,7 @@ def run(client: redis.Redis, command: Command[T]) -> T:
     Raises:
         StoreUnavailable: Redis is away.
         StoreFull: Redis is out of memory; nothing was changed.
+        InternalError: The script failed; what it did before stands.
     """
     script = command.script
     args = [str(arg) for arg in command.args]
@@ -76,7 +99,7 @@ def run(client: redis.Redis, command: Command[T]) -> T:
         except NoScriptError:
             reply = client.eval(script.source, 0, *args)
     except RedisError as exc:
-        raise _unavailable(exc) from exc
+        raise _failure(exc, script) from exc
     return command.parse(reply)
 
 
@@ -86,6 +109,7 @@ async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
     Raises:
         StoreUnavailable: Redis is away.
         StoreFull: Redis is out of memory; nothing was changed.
+        InternalError: The script failed; what it did before stands.
     """
     script = command.script
     args = [str(arg) for arg in command.args]
@@ -95,5 +119,5 @@ async def run_async(client: redis.asyncio.Redis, command: Command[T]) -> T:
         except NoScriptError:
             reply = await cast(Any, client.eval(script.source, 0, *args))
     except (RedisError, OSError) as exc:
-        raise _unavailable(exc) from exc
+        raise _failure(exc, script) from exc
     return command.parse(reply)

@@ -50,7 +50,7 @@ BATCH_REFILL_MS = 1_000
 RETENTION_LATER_MS = 60_000
 
 #: Scripts that take something new on: a full Redis refuses these, and nothing else.
-_ACCEPTING = {"submit", "file_add", "batch_create"}
+_ACCEPTING = {"submit", "estimate_ask", "file_add", "batch_create"}
 
 #: Constants that the webhook scripts share.
 _WEBHOOK_CONSTANTS = (
@@ -88,7 +88,7 @@ def load_script(name: str) -> Script:
     """The script ``contract/scripts/<name>.lua`` behind the shared prelude and the constants."""
     exhausted = AttemptsExhausted(f"all {MAX_ATTEMPTS} attempts ended without a result")
     late = DeadlineExceeded("the task's deadline passed before it was done")
-    # A full Redis refuses new tasks only: whatever brings accepted ones to their end may use the last memory.
+    # A full Redis refuses new work only: what brings accepted tasks to their end may use the last memory.
     flags = "" if name in _ACCEPTING else "#!lua flags=allow-oom\n"
     constants = (
         f"{flags}local LEASE_MS = {LEASE_MS}\nlocal QUARANTINE_MS = {QUARANTINE_MS}\n"

@@ -34,6 +34,7 @@ ovis:q:<queue>:workers          zset    workers by last heartbeat
 ovis:q:<queue>:pace             hash    sums over lately finished parts: parts, output_tokens, cost, seconds
 ovis:estimates                  list    estimates that gateways ask for
 ovis:estimate:<id>              list    the answer to one; lives a minute
+ovis:estimates:of:<tenant>      zset    the tenant's estimates that wait, by the time at which their askers give up
 ovis:q:<queue>:slots            hash    parts that each worker takes at once
 ovis:queues                     set     names of queues ever used
 ovis:leases                     zset    attempt tokens by expiry

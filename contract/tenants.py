@@ -51,6 +51,7 @@ class Tenant(BaseModel):
     requests_per_s: int | None = Field(None, ge=1, le=100_000, description="requests of all its keys in a second")
     max_waiting_parts: int = Field(10_000, ge=1)
     max_unended_tasks: int = Field(1_000_000, ge=1, description="tasks that haven't ended, in all queues")
+    max_waiting_estimates: int = Field(3, ge=1, description="estimates that wait for their answer, of all its keys")
     max_waiting_bytes: int = Field(8 * 1024**3, ge=1, description="bytes of stored inputs of tasks that haven't ended")
     max_file_bytes: int = Field(8 * 1024**3, ge=1, description="bytes of its files, outputs of batches included")
     models: tuple[str, ...] | None = None

@@ -47,8 +47,7 @@ class Assembler:
                 writers["vtt"] = as_vtt
             files, text = {}, None
             for form, write in writers.items():
-                check()
-                files[form], inline = self._store(job, form, write(_read(spool)))
+                files[form], inline = self._store(job, form, write(_read(spool, check)))
                 text = inline if form == "text" else text
         return Assembly(files=files, text=text)
 
@@ -83,7 +82,8 @@ class Assembler:
         return AssembledFile(key=key, size_bytes=size_bytes), inline
 
 
-def _read(spool: IO[str]) -> Iterator[PartDocument]:
+def _read(spool: IO[str], check: Callable[[], None]) -> Iterator[PartDocument]:
     spool.seek(0)
     for line in spool:
+        check()
         yield PartDocument.model_validate_json(line)

@@ -19,6 +19,7 @@ from contract.redis_io import run
 from contract.spans import NoSpans, Spans
 from contract.task import Job
 from workers.assembler import Assembler
+from workers.job_watch import JobWatch
 from workers.leases import Lease, LeaseKeeper, Stopped
 from workers.planner import Planner
 from workers.settling import Settler
@@ -39,6 +40,7 @@ class JobRunner:
     leases: LeaseKeeper
     settler: Settler[Job]
     metrics: JobMetrics
+    watch: JobWatch
     worker: str
     spans: Spans = field(default_factory=NoSpans)
 
@@ -57,14 +59,15 @@ class JobRunner:
         timed = self.metrics.job_seconds.labels(job.name).time()
         with self.leases.hold(job) as lease, timed, told(self.spans, job, job.name) as step:
             log.info("attempt_started", **job.log_fields, queued_ms=job.queued_ms)
-            outcome = self.settler.settle(lease, self._attempt)
+            with self.watch.job() as looked:
+                outcome = self.settler.settle(lease, lambda held: self._attempt(held, looked))
             step.end(outcome)
         self.metrics.jobs.labels(job.name, outcome).inc()
         log.info("attempt_ended", **job.log_fields, outcome=outcome)
         return outcome
 
-    def _attempt(self, lease: Lease[Job]) -> str:
-        return self._plan(lease) if lease.attempt.name == "plan" else self._assemble(lease)
+    def _attempt(self, lease: Lease[Job], step: Callable[[], None]) -> str:
+        return self._plan(lease) if lease.attempt.name == "plan" else self._assemble(lease, step)
 
     def _plan(self, lease: Lease[Job]) -> str:
         job = lease.attempt
@@ -77,8 +80,12 @@ class JobRunner:
             raise QueueFull("the model's queue is at its limit; the plan rests")
         return outcome
 
-    def _assemble(self, lease: Lease[Job]) -> str:
-        assembly = self.assembler.assemble(lease.attempt, lease.check)
+    def _assemble(self, lease: Lease[Job], step: Callable[[], None]) -> str:
+        def check() -> None:
+            step()
+            lease.check()
+
+        assembly = self.assembler.assemble(lease.attempt, check)
         command = planned.finish_job(lease.attempt, "succeeded", assembly=assembly)
         return self.settler.commit(command, "assembled")
 

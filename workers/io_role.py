@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-import redis
 from prometheus_client import CollectorRegistry
-from redis.exceptions import LockError, RedisError
 
-from contract import planned, store
+from contract import planned
 from contract.blobs import BlobStore
-from contract.errors import FleetError, StoreUnavailable
+from contract.errors import StoreUnavailable
 from contract.logs import get_logger
 from contract.metrics import JobMetrics, QueueMetrics, WebhookMetrics
 from contract.planned import IO_QUEUE
-from contract.redis_io import connect, run
-from contract.scripting import REAP_S
+from contract.redis_io import connect
 from contract.spans import Spans, open_spans
 from contract.webhook_secrets import SecretBox
 from workers.assembler import Assembler
@@ -31,128 +26,21 @@ from workers.batches import batch_keeper
 from workers.celery_role import run_celery
 from workers.drain import Drain
 from workers.estimate_desk import EstimateDesk
+from workers.housekeeping import Housekeeper
 from workers.io_jobs import JobRunner
+from workers.job_watch import JobWatch
 from workers.leases import LeaseKeeper
+from workers.liveness import Look, end_stalled, look_at_wakeups, watch_progress
 from workers.media.pool import MediaPool
 from workers.observe import serve_observability
 from workers.part_documents import PartDocuments
 from workers.planner import Planner
 from workers.settings import WorkerSettings
 from workers.settling import Settler
-from workers.sweep import sweep_orphans
 from workers.webhooks.deliverer import Deliverer
 from workers.webhooks.sender import Sender
 
 log = get_logger(__name__)
-
-#: Ended tasks purged in one pass; the rest waits for the next.
-_PURGE_BATCH = 100
-
-#: Seconds for which one io worker may purge alone.
-_PURGE_LOCK_S = 60.0
-
-#: Milliseconds after which a task whose webhooks haven't all ended is looked at again.
-_PURGE_LATER_MS = 60_000
-
-#: Seconds without a pass after which the process counts as dead. A pass waits for a Redis or S3 that is away.
-_SILENT_S = 90.0
-
-
-@dataclass
-class Housekeeper:
-    """The periodic work, one pass at a time."""
-
-    client: redis.Redis
-    blobs: BlobStore
-    metrics: QueueMetrics
-    sweep_interval_s: float = 600.0
-    orphan_age_s: float = 3600.0
-    _closing: threading.Event = field(default_factory=threading.Event)
-    _passed_at: float = field(default_factory=time.monotonic)
-
-    def keep_house(self) -> None:
-        """Pass after pass until ``close``; a pass that fails is logged and the next one tries again."""
-        while not self._closing.wait(REAP_S):
-            self.one_pass()
-
-    def close(self) -> None:
-        """End ``keep_house`` soon."""
-        self._closing.set()
-
-    def one_pass(self) -> None:
-        """Reap, end what is late, top up, count, purge, sweep."""
-        self._passed_at = time.monotonic()
-        try:
-            self._reap()
-            run(self.client, store.expire_deadlines())
-            for queue in sorted(map(str, self.client.smembers(store.QUEUES_KEY))):
-                self._top_up(queue)
-            self._alone("purge", _PURGE_LOCK_S, self._purge)
-            self._sweep()
-        except (FleetError, RedisError):
-            log.warning("housekeeping_failed", exc_info=True)
-
-    def alive(self) -> bool:
-        """Whether the passes go on."""
-        return time.monotonic() - self._passed_at < _SILENT_S
-
-    def _reap(self) -> None:
-        expired = run(self.client, store.expire_leases())
-        self.metrics.reaps.inc()
-        for outcome in ("extended", "requeued", "exhausted"):
-            count = getattr(expired, outcome)
-            if count:
-                self.metrics.leases_expired.labels(outcome).inc(count)
-                log.warning("leases_expired", outcome=outcome, count=count)
-
-    def _top_up(self, queue: str) -> None:
-        pushed, forgotten = run(self.client, store.top_up(queue))
-        self.metrics.wakeups_pushed.labels(queue).inc(pushed)
-        if forgotten:
-            log.warning("workers_gone", queue=queue, count=forgotten)
-        stats = self.client.hgetall(store.queue_stats_key(queue))
-        self.metrics.waiting.labels(queue).set(int(stats.get("waiting", 0)))
-        self.metrics.running.labels(queue).set(int(stats.get("running", 0)))
-        self.metrics.slots.labels(queue).set(int(stats.get("slots", 0)))
-        self.metrics.workers.labels(queue).set(int(stats.get("workers", 0)))
-
-    def _alone(self, what: str, most_s: float, work: Callable[[], None]) -> None:
-        """Do ``work`` unless another io worker is at it; its right ends after ``most_s`` seconds."""
-        lock = self.client.lock(f"ovis:lock:{what}", timeout=most_s, blocking=False)
-        if not lock.acquire():
-            return
-        try:
-            work()
-        finally:
-            try:
-                lock.release()
-            except LockError:
-                log.warning("lock_lost", what=what)
-
-    def _purge(self) -> None:
-        seconds, micros = self.client.time()
-        now_ms = seconds * 1000 + micros // 1000
-        due = self.client.zrangebyscore(store.RETENTION_KEY, "-inf", now_ms, start=0, num=_PURGE_BATCH)
-        for task_id in map(str, due):
-            if self.client.hexists(store.task_key(task_id), "hooks"):  # a record outlives its deliveries
-                self.client.zadd(store.RETENTION_KEY, {task_id: now_ms + _PURGE_LATER_MS}, xx=True)
-            else:
-                self._purge_task(task_id)
-
-    def _sweep(self) -> None:
-        """Once per interval over all io workers: whoever sets the mark does it."""
-        mark_ms = max(1, round(self.sweep_interval_s * 1000))
-        if self.client.set("ovis:swept", 1, nx=True, px=mark_ms):
-            self.metrics.orphans_swept.inc(sweep_orphans(self.client, self.blobs, min_age_s=self.orphan_age_s))
-
-    def _purge_task(self, task_id: str) -> None:
-        tenant = self.client.hget(store.task_key(task_id), "tenant")
-        if isinstance(tenant, str):
-            for room in ("inputs", "results"):
-                self.blobs.delete_prefix(f"{room}/{tenant}/{task_id}/")
-        run(self.client, store.purge(task_id))
-        self.metrics.tasks_purged.inc()
-        log.info("task_purged", task_id=task_id)
 
 
 class IoServer:
@@ -164,7 +52,8 @@ class IoServer:
         self._settings = settings
         self._broker_url = settings.redis_url.get_secret_value()
         metrics, client, blobs = JobMetrics(registry), connect(self._broker_url), BlobStore(settings)
-        self._media = MediaPool(settings, on_death=lambda why: metrics.media_deaths.labels(why).inc())
+        self._metrics, self._client, self._watch, self._wakeups_taken = metrics, client, JobWatch(), 0
+        self._media = MediaPool(settings, on_death=self._count_death)
         identity = f"{worker}@{socket.gethostname()}"
         self._leases = LeaseKeeper(client, IO_QUEUE, identity, settings.io_jobs)
         self._drain = Drain(settings.drain_grace_s, self._leases, self._media)
@@ -175,8 +64,10 @@ class IoServer:
             sweep_interval_s=settings.sweep_interval_s,
             orphan_age_s=settings.orphan_age_s,
         )
-        # Its own client: a desk waits in a blocking call.
-        self._desk = EstimateDesk(connect(self._broker_url), blobs, self._media)
+        self._desks = [
+            EstimateDesk(connect(self._broker_url), blobs, self._open_media, settings.plan_max_parts)
+            for _ in range(settings.estimate_threads)
+        ]
         self._spans = open_spans(settings.otlp_endpoint, "ovis-worker-io")
         self._jobs = JobRunner(
             client=client,
@@ -185,6 +76,7 @@ class IoServer:
             leases=self._leases,
             settler=Settler(client, planned.finish_job),
             metrics=metrics,
+            watch=self._watch,
             worker=identity,
             spans=self._spans,
         )
@@ -198,7 +90,8 @@ class IoServer:
             StoreUnavailable: Redis is away at the start.
         """
         self._leases.start()
-        threads = self._start_threads()
+        threads, closing = self._start_threads(), threading.Event()
+        threads.append(self._start_watch(closing))
 
         def on_ready() -> None:
             serving.set()
@@ -221,8 +114,11 @@ class IoServer:
             )
         finally:
             self._drain.cut_short()
-            for part in (self.keeper, self._desk, self._deliverer, self._batches):
+            closing.set()
+            for part in (self.keeper, self._deliverer, self._batches):
                 part.close()
+            for desk in self._desks:
+                desk.close()
             for thread in threads:
                 thread.join()
             self._leases.close()
@@ -234,11 +130,8 @@ class IoServer:
 
     def _start_threads(self) -> list[threading.Thread]:
         """What goes on beside the jobs."""
-        work = {
-            "housekeeping": self.keeper.keep_house,
-            "estimates": self._desk.serve,
-            "batches": self._batches.keep,
-        }
+        work = {"housekeeping": self.keeper.keep_house, "batches": self._batches.keep}
+        work |= {f"estimates-{number}": desk.serve for number, desk in enumerate(self._desks)}
         if self._deliverer.box.usable:
             work["webhooks"] = self._deliverer.deliver
         else:
@@ -248,7 +141,25 @@ class IoServer:
             thread.start()
         return threads
 
+    def _start_watch(self, closing: threading.Event) -> threading.Thread:
+        """End the process where a job, or the taking of wake-ups, stands still. A look may take as long as it may."""
+        stall_s = self._settings.stall_s + self._settings.media_timeout_s
+        looks: dict[str, Callable[[], Look | None]] = {"jobs": self._watch.look, "wakeups": self._look_at_wakeups}
+        return watch_progress(looks, stall_s=stall_s, on_stall=end_stalled, closing=closing)
+
+    def _look_at_wakeups(self) -> Look | None:
+        has_room = len(self._leases) < self._settings.io_jobs and not self._drain.begun
+        return look_at_wakeups(self._client, IO_QUEUE, has_room=has_room, taken=self._wakeups_taken)
+
+    def _open_media(self) -> MediaPool:
+        """One media process for a desk."""
+        return MediaPool(self._settings.model_copy(update={"media_processes": 1}), on_death=self._count_death)
+
+    def _count_death(self, why: str) -> None:
+        self._metrics.media_deaths.labels(why).inc()
+
     def _wake(self) -> str:
+        self._wakeups_taken += 1
         return "draining" if self._drain.begun else self._jobs.run_next()
 
 

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from typing_extensions import TypeVar
 
 from contract import store
-from contract.errors import StoreUnavailable
+from contract.errors import FleetError, StoreUnavailable
 from contract.logs import get_logger
 from contract.redis_io import run
 from contract.scripting import RENEWAL_S
@@ -146,7 +146,7 @@ class LeaseKeeper:
                     while not self._closing.is_set():
                         self._renew()
                         self._listen(pubsub)
-            except (RedisError, StoreUnavailable, OSError):
+            except (RedisError, FleetError, OSError):
                 log.warning("renewal_failed", queue=self._queue, held=len(self))
                 self._closing.wait(0.5)
 

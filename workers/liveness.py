@@ -6,14 +6,22 @@ and slots are free. A process that only exists would renew its leases for ever a
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Never
+
+import redis
+from redis.exceptions import RedisError
 
 from contract.logs import get_logger
 
 log = get_logger(__name__)
+
+#: Exit status of a worker that ended itself because it had stalled (EX_TEMPFAIL).
+STALLED_STATUS = 75
 
 #: Seconds between looks.
 _LOOK_S = 1.0
@@ -47,6 +55,20 @@ class StallWatch:
             self._last = look.progress
             self._since = self._clock()
         return self._clock() - self._since >= self._stall_s
+
+
+def look_at_wakeups(client: redis.Redis, queue: str, *, has_room: bool, taken: int) -> Look | None:
+    """Whether wake-ups wait although there is room for them, and how many were taken; None where Redis is away."""
+    try:
+        listed = has_room and bool(client.llen(queue))
+    except RedisError:
+        return None
+    return Look(listed, taken)
+
+
+def end_stalled(_what: str) -> Never:
+    """End the process: one that stands still can't be trusted to stop in order. Its leases run out."""
+    os._exit(STALLED_STATUS)
 
 
 def watch_progress(

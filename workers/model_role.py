@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry
 from redis.exceptions import RedisError
 
-from contract.catalogue import CATALOGUE
+from contract.catalogue import CATALOGUE, ModelCard
 from contract.errors import BlobsUnavailable, InputUnavailable, StoreUnavailable
 from contract.logs import get_logger
 from contract.metrics import WorkerMetrics
 from contract.redis_io import connect
 from ovis_engine import CheckpointError, Engine, EngineConfig, locate_checkpoint
 from workers.checkpoints import find_checkpoint
+from workers.heap import share_one_heap
 from workers.media.pool import MediaPool
 from workers.memory import is_out_of_memory, note_out_of_memory, remembered_rows
 from workers.observe import serve_observability
@@ -29,6 +30,15 @@ log = get_logger(__name__)
 
 #: Exit status of a worker whose engine died (EX_SOFTWARE).
 DEAD_ENGINE_STATUS = 70
+
+#: Most tokens of the KV cache where the operator names no number.
+_MOST_CACHE_TOKENS = 32768
+
+#: Tokens of a usual prompt, its picture apart.
+_PROMPT_TOKENS = 64
+
+#: Pictures are encoded ahead of the requests that are in the KV cache.
+_POOL_ROWS_PER_CACHE_TOKEN = 2
 
 
 @dataclass(frozen=True)
@@ -77,9 +87,10 @@ def _run(role: ModelRole, settings: WorkerSettings) -> None:
             note_out_of_memory(client, card.name, host, rows)
         os._exit(DEAD_ENGINE_STATUS)
 
+    share_one_heap()
     try:
         checkpoint = find_checkpoint(role.checkpoint, card, settings)
-        with Engine.from_pretrained(checkpoint, _engine_config(role, settings), on_death=die) as engine:
+        with Engine.from_pretrained(checkpoint, engine_config(card, role.device, settings), on_death=die) as engine:
             log.info("engine_loaded", model=card.name, device=role.device, side=engine.side)
             _export(engine, metrics)
             revision = f"{checkpoint_revision(locate_checkpoint(checkpoint))} {engine.config.dtype}"
@@ -97,18 +108,29 @@ def _adopt_library_logs() -> None:
     library.propagate = True
 
 
-def _engine_config(role: ModelRole, settings: WorkerSettings) -> EngineConfig:
+def engine_config(card: ModelCard, device: str, settings: WorkerSettings) -> EngineConfig:
+    """How the engine runs a model under the operator's settings."""
     dtype = settings.engine_dtype
     if dtype == "auto":
-        dtype = "float32" if role.device == "cpu" else "bfloat16"
+        dtype = "float32" if device == "cpu" else "bfloat16"
+    cache_tokens = settings.engine_kv_cache_tokens or _usual_cache_tokens(card, settings.engine_rows)
     return EngineConfig(
-        device=role.device,
+        device=device,
         dtype=dtype,
         max_running_requests=settings.engine_rows,
-        kv_cache_tokens=settings.engine_kv_cache_tokens,
+        kv_cache_tokens=cache_tokens,
         max_batch_tokens=settings.engine_max_batch_tokens,
+        visual_pool_rows=min(EngineConfig.visual_pool_rows, _POOL_ROWS_PER_CACHE_TOKEN * cache_tokens),
         num_threads=settings.engine_threads,
     )
+
+
+def _usual_cache_tokens(card: ModelCard, rows: int) -> int:
+    """What so many requests of one picture usually need of the KV cache, within what any request needs and the most."""
+    partition = card.partition_for(1)
+    tiles = partition + (partition > 1)  # the thumbnail
+    usual = tiles * card.tokens_per_tile + _PROMPT_TOKENS + card.default_max_new_tokens // 2
+    return min(_MOST_CACHE_TOKENS, max(card.context_tokens, rows * usual))
 
 
 def _export(engine: Engine, metrics: WorkerMetrics) -> None:

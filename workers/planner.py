@@ -56,21 +56,22 @@ class Planner:
         url = self.blobs.presigned_get(source.bucket, source.key) if isinstance(source, ObjectInput) else source.url
         probe = self.media.probe(url, trusted=trusted)
         plan = Plan((), spec.estimated_cost(card))
-        plan = replace(plan, units=units_of(spec, probe))
+        plan = replace(plan, units=units_of(spec, probe, self.max_parts))
         if spec.kind == "video":
             plan = replace(plan, summary_cost=spec.max_new_tokens(card))
-        if len(plan.units) > self.max_parts:
-            raise LimitExceeded(f"the task would have {len(plan.units)} parts; the limit is {self.max_parts}")
         return plan
 
 
-def units_of(spec: TaskSpec, probe: DocumentProbe | VideoProbe) -> tuple[Unit, ...]:
-    """The units of a planned task over a file.
+def units_of(spec: TaskSpec, probe: DocumentProbe | VideoProbe, max_parts: int) -> tuple[Unit, ...]:
+    """The units of a planned task over a file, at most ``max_parts``.
 
     Raises:
-        CallerError: The file is of another kind, or doesn't have what is wanted of it.
+        CallerError: The file is of another kind, doesn't have what is wanted of it, or would be too many parts.
     """
-    return _pages(probe, spec.options) if spec.kind == "document" else _clips(probe, spec.options)
+    units = _pages(probe, spec.options) if spec.kind == "document" else _clips(probe, spec.options)
+    if len(units) > max_parts:
+        raise LimitExceeded(f"the task would have {len(units)} parts; the limit is {max_parts}")
+    return units
 
 
 def _pages(probe: DocumentProbe | VideoProbe, options: TaskOptions) -> tuple[Unit, ...]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
-
-from redis.exceptions import RedisError
 
 from contract import store
 from contract.blobs import BlobStore
@@ -22,7 +19,7 @@ from workers.drain import Drain
 from workers.generation import Generator
 from workers.inputs import InputReader
 from workers.leases import LeaseKeeper
-from workers.liveness import Look, watch_progress
+from workers.liveness import Look, end_stalled, look_at_wakeups, watch_progress
 from workers.media.pool import MediaPool
 from workers.result_cache import ResultCache
 from workers.runner import PartRunner
@@ -30,9 +27,6 @@ from workers.settings import WorkerSettings
 from workers.settling import Settler
 
 log = get_logger(__name__)
-
-#: Exit status of a worker that ended itself because it had stalled (EX_TEMPFAIL).
-STALLED_STATUS = 75
 
 
 class ModelServer:
@@ -95,7 +89,7 @@ class ModelServer:
         closing = threading.Event()
         self._leases.start()
         looks = {"engine": self._look_at_engine, "wakeups": self._look_at_wakeups}
-        watch = watch_progress(looks, stall_s=self._settings.stall_s, on_stall=_end, closing=closing)
+        watch = watch_progress(looks, stall_s=self._settings.stall_s, on_stall=end_stalled, closing=closing)
 
         def on_ready() -> None:
             serving.set()
@@ -133,14 +127,5 @@ class ModelServer:
         return Look(has_work, (stats.steps, stats.encoded_tiles, stats.output_tokens))
 
     def _look_at_wakeups(self) -> Look | None:
-        free = len(self._leases) < self._settings.slots and not self._drain.begun
-        try:
-            listed = free and bool(self._client.llen(self._card.name))
-        except RedisError:
-            return None
-        return Look(listed, self._wakeups_taken)
-
-
-def _end(_what: str) -> None:
-    """A worker that stands still can't be trusted to stop in order; its leases run out."""
-    os._exit(STALLED_STATUS)
+        has_room = len(self._leases) < self._settings.slots and not self._drain.begun
+        return look_at_wakeups(self._client, self._card.name, has_room=has_room, taken=self._wakeups_taken)

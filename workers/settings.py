@@ -17,7 +17,11 @@ class WorkerSettings(FleetSettings):
 
     engine_rows: int = Field(16, ge=1, le=1024, description="requests that share an engine step")
     engine_backlog: int = Field(8, ge=1, le=1024, description="parts claimed beyond the rows, being prepared")
-    engine_kv_cache_tokens: int = Field(32768, ge=256, description="tokens that the KV cache holds")
+    engine_kv_cache_tokens: int | None = Field(
+        None,
+        ge=256,
+        description="tokens that the KV cache holds; none means what the rows usually need of the model, at most 32768",
+    )
     engine_max_batch_tokens: int = Field(2048, ge=16, description="most tokens of one engine step")
     engine_dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="auto is bfloat16 on CUDA and float32 on the CPU"
@@ -43,6 +47,9 @@ class WorkerSettings(FleetSettings):
     batch_window: int = Field(256, ge=1, le=10_000, description="lines of one batch that wait or run at once")
     batch_max_lines: int = Field(50_000, ge=1, le=1_000_000, description="most lines of one batch")
     batch_max_line_bytes: int = Field(32 * MIB, ge=1024, le=256 * MIB, description="longest line of a batch")
+    estimate_threads: int = Field(
+        4, ge=1, le=64, description="estimates that an io worker works on at once, each in a media process of its own"
+    )
     plan_max_parts: int = Field(5000, ge=1, le=100_000, description="most pages or clips of one task")
     media_processes: int = Field(2, ge=1, le=64, description="processes that fetch and decode")
     media_jobs_per_process: int = Field(500, ge=1, description="jobs after which a media process is replaced")

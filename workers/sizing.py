@@ -19,7 +19,9 @@ from workers.media.resolution import rendered_size
 from workers.planner import units_of
 
 
-def estimate(spec: TaskSpec, card: ModelCard, probes: Sequence[DocumentProbe | VideoProbe], pace: Pace) -> Estimate:
+def estimate(
+    spec: TaskSpec, card: ModelCard, probes: Sequence[DocumentProbe | VideoProbe], pace: Pace, *, max_parts: int
+) -> Estimate:
     """What a task would take, each part run once.
 
     Args:
@@ -27,11 +29,12 @@ def estimate(spec: TaskSpec, card: ModelCard, probes: Sequence[DocumentProbe | V
         card: Its model.
         probes: What its inputs are, in order.
         pace: How fast the model's parts went lately.
+        max_parts: Most pages or clips that a task may have.
 
     Raises:
         FleetError: What is wrong with an input, or with what is wanted of it.
     """
-    parts, usage = _count(spec, card, probes)
+    parts, usage = _count(spec, card, probes, max_parts)
     visual = usage.tiles * card.tokens_per_tile
     most = parts * spec.max_new_tokens(card)
     output = pace.output_of(parts, most)
@@ -48,14 +51,16 @@ def estimate(spec: TaskSpec, card: ModelCard, probes: Sequence[DocumentProbe | V
     )
 
 
-def _count(spec: TaskSpec, card: ModelCard, probes: Sequence[DocumentProbe | VideoProbe]) -> tuple[int, Usage]:
+def _count(
+    spec: TaskSpec, card: ModelCard, probes: Sequence[DocumentProbe | VideoProbe], max_parts: int
+) -> tuple[int, Usage]:
     """How many parts there are, and what they count but for tokens and seconds."""
     if spec.kind == "video":
         [probe] = probes
-        return _film(spec, card, probe)
+        return _film(spec, card, probe, max_parts)
     if spec.kind == "document":
         [probe] = probes
-        pages = [unit.page for unit in units_of(spec, probe) if isinstance(unit, PageUnit)]
+        pages = [unit.page for unit in units_of(spec, probe, max_parts) if isinstance(unit, PageUnit)]
         assert isinstance(probe, DocumentProbe)
         return len(pages), Usage(pages=len(pages), tiles=sum(_tiles(spec, card, probe, page) for page in pages))
     for probe in probes:
@@ -77,13 +82,13 @@ def _tiles(spec: TaskSpec, card: ModelCard, probe: DocumentProbe, page: int) -> 
     return num_tiles(*choose_grid(width, height, side=card.tile_side, max_partition=partition))
 
 
-def _film(spec: TaskSpec, card: ModelCard, probe: DocumentProbe | VideoProbe) -> tuple[int, Usage]:
+def _film(spec: TaskSpec, card: ModelCard, probe: DocumentProbe | VideoProbe, max_parts: int) -> tuple[int, Usage]:
     options = spec.options
     if not isinstance(probe, VideoProbe):
         raise NotAVideo(f"the file is no video but {probe.format}")
     stretches: list[tuple[float, float | None]] = [(options.start_s or 0.0, options.end_s)]
     if options.clip_s is not None:
-        clips = [unit for unit in units_of(spec, probe) if isinstance(unit, ClipUnit)]
+        clips = [unit for unit in units_of(spec, probe, max_parts) if isinstance(unit, ClipUnit)]
         stretches = [(clip.start_s, clip.end_s) for clip in clips]
     rate = Fraction(probe.fps)
     try:

@@ -14,7 +14,7 @@ router = APIRouter(tags=["tasks"])
 
 @router.post(
     "/v1/tasks:estimate",
-    responses=problems(400, 401, 403, 413, 415, 422, 503),
+    responses=problems(400, 401, 403, 413, 415, 422, 429, 503),
     openapi_extra=task_body(),
 )
 async def estimate_task(request: Request, tenant: Caller, services: SharedServices) -> Estimate:

@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 
 #: What can be measured; each is a module beside this one with a ``main``.
-BENCHES = ("engine", "fleet", "gateway", "media", "queue", "waiting")
+BENCHES = ("document", "engine", "fleet", "gateway", "media", "queue", "waiting")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in BENCHES:

@@ -96,13 +96,14 @@ async def measure(stack: LocalStack, client: redis.Redis, polls: int, streams: i
     """Open the polls and streams, end some of the tasks, time the answers."""
     url, key = stack.url, stack.api_key
     ids = await asyncio.to_thread(submit_all, client, polls)
+    read_before = _num_reads(client)
     gate = asyncio.Semaphore(_OPENING)
     opened = [asyncio.Event() for _ in ids]
     waiting = [
         asyncio.create_task(_poll(url, key, task_id, gate, event)) for task_id, event in zip(ids, opened, strict=True)
     ]
     await asyncio.gather(*(event.wait() for event in opened))
-    while await asyncio.to_thread(_num_reads, client) < polls * 2:  # each has found its task, and read it again
+    while await asyncio.to_thread(_num_reads, client) < read_before + polls * 2:  # each read its task twice
         await asyncio.sleep(0.2)
     followed = [asyncio.Event() for _ in range(streams)]
     following = [
@@ -130,7 +131,7 @@ async def measure(stack: LocalStack, client: redis.Redis, polls: int, streams: i
 
 
 def _num_reads(client: redis.Redis) -> int:
-    return int(client.info("commandstats").get("cmdstat_hgetall", {}).get("calls", 0))
+    return int(client.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0))
 
 
 def memory_mib(pid: int) -> float:

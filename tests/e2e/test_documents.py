@@ -6,18 +6,26 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import redis
 
 from contract import store
+from contract.blobs import BlobStore
+from contract.settings import FleetSettings
 from ovis_fleet import Client
 from ovis_fleet.stack import LocalStack
 from tests.corpus.text_pdf import make_lines, make_pdf
 from tests.e2e.conftest import MODEL
 
 NUM_PAGES = 20
+
+#: Pages of the document that is canceled.
+LONG = 2000
+
 TRUTH = ["\n".join(make_lines(page)) for page in range(1, NUM_PAGES + 1)]
 PDF = make_pdf([make_lines(page) for page in range(1, NUM_PAGES + 1)])
 
@@ -110,14 +118,51 @@ def test_an_io_worker_killed_while_it_plans_or_assembles_only_delays(
     assert task.attempts == 3
 
 
-def test_a_document_canceled_midway_leaves_nothing_behind(api: Client, queue: redis.Redis) -> None:
-    task_id = submit(api)
-    until_done(queue, task_id, 1)
-    api.cancel(task_id)
+def children(fleet: LocalStack) -> list[set[int]]:
+    """Process ids of the media processes, and of whatever else a worker started, by worker."""
+    workers = [psutil.Process(fleet.parts[name].pid) for name in ("model", "io")]
+    return [{child.pid for child in worker.children(recursive=True)} for worker in workers]
+
+
+def temporary_files(fleet: LocalStack) -> list[str]:
+    """Files without a name that the workers hold open, as an assembly does."""
+    found = []
+    for name in ("model", "io"):
+        for handle in Path(f"/proc/{fleet.parts[name].pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found.append(str(handle.readlink()))
+    return sorted(target for target in found if target.startswith("/tmp/") and target.endswith("(deleted)"))
+
+
+def test_a_long_document_canceled_midway_leaves_nothing_behind(
+    fleet: LocalStack, api: Client, queue: redis.Redis
+) -> None:
+    before = children(fleet), temporary_files(fleet)
+    pdf = make_pdf([make_lines(page) for page in range(1, LONG + 1)])
+    task_id = api.submit(pdf, kind="document", model=MODEL, operation="ocr").id
+    until_done(queue, task_id, 3)
+    assert queue.hget(store.task_key(task_id), "parts_total") == str(LONG)
     began = time.monotonic()
-    assert api.wait(task_id, 30).status == "canceled"
+    api.cancel(task_id)
+    task = api.wait(task_id, 30)
     assert time.monotonic() - began < 5
+
     # The queue's fixture sees that no lease, no attempt and no waiting part is left.
+    assert (task.status, task.progress.parts_total) == ("canceled", LONG)
+    assert (children(fleet), temporary_files(fleet)) == before
+    api.delete(task_id)
+    assert list(queue.scan_iter(f"*{task_id}*")) == [f"ovis:purged:{task_id}"]
+    assert [
+        name for name in queue.scan_iter("ovis:*") if queue.type(name) == "zset" and held(queue, name, task_id)
+    ] == []
+    settings = FleetSettings(**{name.removeprefix("OVIS_").lower(): value for name, value in fleet.env.items()})
+    stored = [one.task_id for room in ("inputs", "results") for one in BlobStore(settings).list_tasks(room)]
+    assert task_id not in stored
+
+
+def held(queue: redis.Redis, name: str, task_id: str) -> bool:
+    """Whether a sorted set names the task or a part of it."""
+    return any(str(member).startswith(task_id) for member in queue.zrange(name, 0, -1))
 
 
 def test_the_command_prints_a_documents_text(fleet: LocalStack, tmp_path: Path) -> None:

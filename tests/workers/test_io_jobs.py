@@ -36,6 +36,7 @@ from contract.units import ClipUnit, PageUnit, Unit
 from tests.workers.conftest import QUEUE
 from workers.assembler import Assembler
 from workers.io_jobs import JobRunner
+from workers.job_watch import JobWatch
 from workers.leases import LeaseKeeper, StopReason
 from workers.media.pool import MediaPool
 from workers.part_documents import PartDocuments
@@ -85,6 +86,7 @@ def jobs(client: redis.Redis, blobs: BlobStore, media: MediaPool, settings: Work
         leases=leases,
         settler=Settler(client, planned.finish_job),
         metrics=JobMetrics(CollectorRegistry()),
+        watch=JobWatch(),
         worker="io-1",
     )
     leases.close()

@@ -339,7 +339,7 @@ def test_office_files_say_that_libreoffice_is_missing(web: str, name: str) -> No
 
 
 def office_program(folder: Path, script: str) -> Path:
-    """A program that takes LibreOffice's arguments: the real one is not part of the development machines."""
+    """A program that takes LibreOffice's arguments; for the real one see test_media_office.py."""
     program = folder / "soffice"
     program.write_text(f'#!/bin/sh\nfor last; do :; done\nout=$(dirname "$last")\n{script}\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)

@@ -153,7 +153,7 @@ def test_the_estimate_of_a_page_counts_the_tiles_that_it_is_cut_into(
     url = bench.blobs.presigned_get(bench.blobs.bucket, "uploads/page.pdf")
     source = ObjectInput(bucket=bench.blobs.bucket, key="uploads/page.pdf")
     spec = TaskSpec(kind="document", model=model, operation="ocr", prompt="p", inputs=(source,))
-    guessed = estimate(spec, card, [media.probe(url, trusted=True)], Pace())
+    guessed = estimate(spec, card, [media.probe(url, trusted=True)], Pace(), max_parts=10)
     partition = spec.max_partition(card)
     cut = media.prepare(url, trusted=True, side=card.tile_side, max_partition=partition, page=1).image
     assert (guessed.parts, guessed.pages, guessed.tiles) == (1, 1, len(cut.tiles))
@@ -185,9 +185,8 @@ def test_the_estimate_of_a_video_counts_its_frames(
         inputs=(source,),
         options=TaskOptions(**options),
     )
-    guessed = estimate(
-        spec, CARD, [media.probe(url, trusted=True)], Pace(parts=2, output_tokens=20, cost=100, seconds=5)
-    )
+    pace = Pace(parts=2, output_tokens=20, cost=100, seconds=5)
+    guessed = estimate(spec, CARD, [media.probe(url, trusted=True)], pace, max_parts=10)
     assert (guessed.frames, guessed.tiles, guessed.parts) == (frames, frames, parts)
     assert guessed.expected_output_tokens == 10 * parts
     assert guessed.expected_seconds == round(0.05 * (576 * frames + 10 * parts), 3)

@@ -16,6 +16,7 @@ from contract.errors import (
     StoreUnavailable,
     all_errors,
 )
+from workers.job_watch import JobWatch
 from workers.liveness import Look, StallWatch
 from workers.retry_policy import LONGEST_REST_S, Fail, TryAgain, decide
 
@@ -86,6 +87,31 @@ def test_progress_and_idleness_start_the_clock_anew() -> None:
         assert not watch.stalled(look)
     clock.now += 9
     assert not watch.stalled(Look(True, 3))
+
+
+def test_a_job_that_stands_still_is_seen_among_others_that_go_on() -> None:
+    clock = Clock()
+    jobs, watch = JobWatch(clock), StallWatch(10, clock)
+    assert not watch.stalled(jobs.look())
+    with jobs.job(), jobs.job() as step:
+        for now in range(1, 10):
+            clock.now = now
+            step()
+            assert not watch.stalled(jobs.look())
+        clock.now = 11
+        step()
+        assert watch.stalled(jobs.look())
+    assert not watch.stalled(jobs.look())
+
+
+def test_jobs_that_take_turns_are_no_stall() -> None:
+    clock = Clock()
+    jobs, watch = JobWatch(clock), StallWatch(10, clock)
+    with jobs.job() as one, jobs.job() as other:
+        for now in range(0, 100, 7):
+            clock.now = now
+            (one if now % 2 else other)()
+            assert not watch.stalled(jobs.look())
 
 
 def test_idle_forever_is_no_stall() -> None:

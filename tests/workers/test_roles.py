@@ -24,7 +24,7 @@ from contract.settings import FleetSettings
 from contract.task import ObjectInput, TaskOptions, TaskSpec, new_task_id
 from ovis_fleet.stack import LocalStack, StackConfig
 from tests.workers.conftest import QUEUE, SubmitTask
-from workers.io_role import Housekeeper
+from workers.housekeeping import Housekeeper
 from workers.sweep import sweep_orphans
 
 #: The bundled model goes on for long after this.
@@ -212,9 +212,9 @@ def test_a_second_sigterm_hands_back_at_once() -> None:
 
 def test_a_worker_that_stands_still_ends_itself(servers: LocalStack, client: redis.Redis) -> None:
     program = (
-        "import threading; from workers.liveness import Look, watch_progress; from workers.serving import _end\n"
+        "import threading; from workers.liveness import Look, end_stalled, watch_progress\n"
         "looks = {'engine': lambda: Look(True, 1)}\n"
-        "watch_progress(looks, stall_s=1, on_stall=_end, closing=threading.Event()).join()\n"
+        "watch_progress(looks, stall_s=1, on_stall=end_stalled, closing=threading.Event()).join()\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
     assert done.returncode == 75

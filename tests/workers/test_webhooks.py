@@ -35,7 +35,7 @@ from contract.webhook_secrets import SecretBox, new_secret
 from contract.webhooks import Delivery, Endpoint, TaskWebhook, delivery_key, endpoint_key, new_endpoint_id
 from ovis_fleet.stack import LocalStack
 from tests.workers.receiver import Receiver
-from workers.io_role import Housekeeper
+from workers.housekeeping import Housekeeper
 from workers.webhooks.deliverer import Deliverer
 from workers.webhooks.schedule import DELAYS_S, MAX_TRIES, delay_s
 from workers.webhooks.sender import Sender

@@ -2,16 +2,22 @@
 
 LibreOffice runs inside the media process's limits (memory, CPU time, file size) and process group, so that it dies with
 it. Its profile is new for each file: macros and links to other files are off, and its proxy is a port where nothing
-listens, so that a document can't make it fetch anything.
+listens, so that a document can't make it fetch anything. Whoever kills a media process removes what it had begun to
+write, with ``remove_leftovers``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
+import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from contract.errors import DamagedDocument, LimitExceeded, OfficeUnavailable
 
@@ -20,6 +26,9 @@ OLE_SIGNATURE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 #: What a media process with LibreOffice may write to one file: LibreOffice writes its profile and the PDF.
 MAX_FILE_BYTES = 256 << 20
+
+#: Seconds within which what was killed is gone.
+_GONE_S = 1.0
 
 _PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 <oor:items xmlns:oor="http://openoffice.org/2001/registry">
@@ -52,17 +61,26 @@ def to_pdf(data: bytes, *, command: str | None, timeout_s: float) -> bytes:
         raise OfficeUnavailable("Office files need LibreOffice, which is not installed on this server")
     _allow_files()
     try:
-        with tempfile.TemporaryDirectory(prefix="ovis-office-", ignore_cleanup_errors=True) as place:
-            return _convert(Path(place), data, command, timeout_s)
+        place = Path(tempfile.mkdtemp(prefix=_prefix(os.getpid())))
+        try:
+            return _convert(place, data, command, timeout_s)
+        finally:
+            _remove(place)
     finally:
         _forbid_files()
+
+
+def remove_leftovers(pid: int) -> None:
+    """Remove the files of a media process that was killed; anything else stays. Any thread of the worker."""
+    for place in Path(tempfile.gettempdir()).glob(f"{_prefix(pid)}*"):
+        _remove(place)
 
 
 def _convert(folder: Path, data: bytes, command: str, timeout_s: float) -> bytes:
     # LibreOffice goes by content; the name only has to have no format's ending.
     source = folder / "input"
     source.write_bytes(data)
-    settings = folder / "profile" / "user" / "registrymodifications.xcu"
+    settings = _profile(folder) / "user" / "registrymodifications.xcu"
     settings.parent.mkdir(parents=True)
     settings.write_text(_PROFILE)
     arguments = [
@@ -76,23 +94,55 @@ def _convert(folder: Path, data: bytes, command: str, timeout_s: float) -> bytes
         str(source),
     ]
     try:
-        subprocess.run(  # noqa: S603 - the operator's program, on a file of a name of ours
-            [command, f"-env:UserInstallation={(folder / 'profile').as_uri()}", *arguments],
+        process = subprocess.Popen(  # noqa: S603 - the operator's program, on a file of a name of ours
+            [command, f"-env:UserInstallation={_profile(folder).as_uri()}", *arguments],
             env={"PATH": os.defpath, "HOME": str(folder), "TMPDIR": str(folder), "LANG": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=timeout_s,
-            check=False,
         )
-    except subprocess.TimeoutExpired as exc:
-        raise LimitExceeded(f"turning the Office file into pages took more than {timeout_s:g} seconds") from exc
     except OSError as exc:
         raise OfficeUnavailable("LibreOffice can't be started on this server") from exc
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired as exc:
+        raise LimitExceeded(f"turning the Office file into pages took more than {timeout_s:g} seconds") from exc
+    finally:
+        _end_children()
+        process.wait()
     try:
         return (folder / "input.pdf").read_bytes()
     except OSError as exc:
         raise DamagedDocument("LibreOffice can't read the Office file") from exc
+
+
+def _end_children() -> None:
+    """Kill what this media process has started: ``soffice`` is a script that starts two programs in turn."""
+    while children := psutil.Process().children(recursive=True):
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children, timeout=_GONE_S)
+
+
+def _prefix(pid: int) -> str:
+    return f"ovis-office-{pid}-"
+
+
+def _profile(folder: Path) -> Path:
+    return folder / "profile"
+
+
+def _remove(folder: Path) -> None:
+    """Remove a conversion's folder, and the socket that LibreOffice, when it is killed, leaves in /tmp.
+
+    The socket's name holds a digest of the profile's address (LibreOffice's ``RequestHandler::Enable``, each byte
+    printed without leading zeros).
+    """
+    digest = hashlib.md5(_profile(folder).as_uri().encode("utf-16-le"), usedforsecurity=False).digest()
+    name = "".join(f"{byte:x}" for byte in digest)
+    Path(f"/tmp/OSL_PIPE_{os.getuid()}_SingleOfficeIPC_{name}").unlink(missing_ok=True)  # noqa: S108 - it has no choice
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _allow_files() -> None:

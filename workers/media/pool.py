@@ -8,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing import Pipe
 from typing import Any
 
@@ -20,7 +22,7 @@ from ovis_engine.errors import InvalidTilesError
 from ovis_engine.video import Sampling
 from workers.media import protocol
 from workers.media.answers import DocumentProbe, Frames, Prepared, VideoProbe
-from workers.media.office import MAX_FILE_BYTES
+from workers.media.office import MAX_FILE_BYTES, remove_leftovers
 from workers.media.protocol import Answer, MediaJob, MediaLimits, Origin, Prepare, Probe, Sample, Work
 from workers.settings import WorkerSettings
 
@@ -32,6 +34,9 @@ _MARGIN_S = 5.0
 #: All that a media process gets of our environment. No credentials, no addresses.
 _ENVIRONMENT = {"PATH": os.defpath, "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
+#: The one variable that is passed on: where conversions lie, which the worker removes when it kills their process.
+_PLACE = "TMPDIR"
+
 
 class _Child:
     def __init__(self, memory_bytes: int, file_bytes: int) -> None:
@@ -39,22 +44,28 @@ class _Child:
         with theirs:
             fd = theirs.fileno()
             argv = [sys.executable, "-I", "-m", "workers.media.child", *map(str, (fd, memory_bytes, file_bytes))]
+            environment = {**_ENVIRONMENT, _PLACE: tempfile.gettempdir()}
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                argv, env=_ENVIRONMENT, pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True
+                argv, env=environment, pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True
             )
         self.jobs = 0
 
     def kill(self) -> int:
         """End it and what it started at once; reply its exit code, negative for a signal."""
         self.connection.close()
-        self.end()
-        return self.process.wait()
+        return self.end()
 
-    def end(self) -> None:
-        """Kill its process group, which is its own; the id of one that was waited for may be another's by now."""
+    def end(self) -> int:
+        """Kill its process group, which is its own, and remove its files; reply its exit code.
+
+        The id of a process that was waited for may be another's by now.
+        """
         if self.process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+        code = self.process.wait()
+        remove_leftovers(self.process.pid)
+        return code
 
 
 class MediaPool:
@@ -85,13 +96,18 @@ class MediaPool:
         for _ in range(settings.media_processes):
             self._idle.put(self._spawn())
 
-    def probe(self, url: str, *, trusted: bool) -> DocumentProbe | VideoProbe:
+    def probe(self, url: str, *, trusted: bool, timeout_s: float | None = None) -> DocumentProbe | VideoProbe:
         """Look at a document or a clip without rendering it: its pages and their sizes, or its length.
+
+        Args:
+            url: As `prepare`.
+            trusted: As `prepare`.
+            timeout_s: Seconds that it may take at most; None leaves the setting.
 
         Raises:
             FleetError: As `prepare`.
         """
-        answer = self._run(url, trusted, Probe())
+        answer = self._run(url, trusted, Probe(), timeout_s)
         assert isinstance(answer, DocumentProbe | VideoProbe)
         return answer
 
@@ -134,10 +150,13 @@ class MediaPool:
         assert isinstance(answer, Frames)
         return answer
 
-    def _run(self, url: str, trusted: bool, work: Work) -> Answer:
+    def _run(self, url: str, trusted: bool, work: Work, timeout_s: float | None = None) -> Answer:
         settings = self._settings
         origin = Origin(url, trusted, settings.egress_allow_http, tuple(map(str, settings.egress_allow_cidrs)))
-        job = MediaJob(origin, work, self._limits, self._office_command)
+        limits = self._limits
+        if timeout_s is not None:
+            limits = replace(limits, timeout_s=min(timeout_s, limits.timeout_s))
+        job = MediaJob(origin, work, limits, self._office_command)
         child = self._living(self._idle.get())
         healthy = False
         answer: Answer | None = None
@@ -165,7 +184,6 @@ class MediaPool:
             self._closed = True
             for child in self._children:
                 child.end()
-                child.process.wait()
             self._children.clear()
 
     def _spawn(self) -> _Child:
