@@ -124,9 +124,9 @@ class KeyKeeper:
         )
 
     def layer(self, keys: Keys) -> Tensor:
-        """One layer's copies (2, rows, length, key heads * head_dim); what is not written yet is zero."""
+        """One layer's copies (2, rows, length, key heads * head_dim)."""
         if keys.layer not in self._layers:
-            self._layers[keys.layer] = torch.zeros(2, *self._room, self.key_width, dtype=self.dtype)
+            self._layers[keys.layer] = torch.empty(2, *self._room, self.key_width, dtype=self.dtype)
         return self._layers[keys.layer]
 
     def _make_room(self, lengths: dict[str, int], longest: int) -> bool:
@@ -135,16 +135,19 @@ class KeyKeeper:
         for name in lengths:
             self._lengths.setdefault(name, _NOT_YET)
         num_rows, length = self._room
-        wanted_rows, wanted = max(num_rows, -(-len(lengths) // ROW_STEP) * ROW_STEP), round_up(longest)
+        wanted = round_up(longest)
         # Not smaller for a little: whatever is kept is copied.
-        if wanted_rows == num_rows and wanted <= length < wanted + 2 * KEY_STEP:
+        if len(lengths) <= num_rows and wanted <= length < wanted + 2 * KEY_STEP:
             return True
+        wanted_rows = -(-len(lengths) // ROW_STEP) * ROW_STEP
         if 2 * self.num_layers * wanted_rows * wanted * self.key_width * self.dtype.itemsize > MAX_BYTES:
             return False
+        copied = sum(kept != _NOT_YET for kept in self._lengths.values())  # new rows are at the end
+        shared = min(length, wanted)
         for layer, states in self._layers.items():
-            moved = states.new_zeros(2, wanted_rows, wanted, self.key_width)
-            shared = min(length, wanted)
-            moved[:, :num_rows, :shared] = states[:, :, :shared]
+            moved = states.new_empty(2, wanted_rows, wanted, self.key_width)
+            moved[:, :copied, :shared] = states[:, :copied, :shared]
+            moved[:, :copied, shared:] = 0
             self._layers[layer] = moved
         self._room = (wanted_rows, wanted)
         return True
