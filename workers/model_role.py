@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import socket
-import sys
 import threading
 from dataclasses import dataclass
 
@@ -31,10 +30,6 @@ log = get_logger(__name__)
 
 #: Exit status of a worker whose engine died (EX_SOFTWARE).
 DEAD_ENGINE_STATUS = 70
-
-#: Seconds after which a thread must give the interpreter to another that wants it. The engine's wants it back after
-#: every matrix product; signing a request to S3 takes some milliseconds.
-_SWITCH_S = 0.0005
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ def _run(role: ModelRole, settings: WorkerSettings) -> None:
         with Engine.from_pretrained(checkpoint, _engine_config(role, settings), on_death=die) as engine:
             log.info("engine_loaded", model=card.name, device=role.device, side=engine.side)
             _export(engine, metrics)
-            _favour_the_engine()
+            _freeze_heap()
             revision = f"{checkpoint_revision(locate_checkpoint(checkpoint))} {engine.config.dtype}"
             ModelServer(card, role.worker, engine, media, metrics, settings, revision=revision).serve(serving)
     finally:
@@ -97,11 +92,9 @@ def _run(role: ModelRole, settings: WorkerSettings) -> None:
     log.info("worker_stopped")
 
 
-def _favour_the_engine() -> None:
-    """Has the interpreter and its collector, which all threads share, hold the engine's thread up less."""
-    sys.setswitchinterval(_SWITCH_S)
+def _freeze_heap() -> None:
+    """Takes what the libraries loaded out of the collector's sight: while it looks through it, the engine waits."""
     gc.collect()
-    # What the libraries loaded stays for good; a full collection would look through it while everything waits.
     gc.freeze()
 
 
