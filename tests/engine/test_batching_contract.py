@@ -140,6 +140,16 @@ def test_a_scheduler_knows_which_rows_decode() -> None:
     assert RequestStatus.DECODING != RequestStatus.PREFILLING
 
 
+def test_the_cache_shows_its_keys_token_by_token_and_a_step_its_requests() -> None:
+    model = load_tiny().language_model
+    processor = DecodeLoop(model, LIMITS, on_row_end=print, on_exit=print)._manager.batch_processor
+    (allocator,) = processor.cache.cache_allocators.values()
+    assert len(allocator.layer_indices) == model.config.num_hidden_layers
+    for states in allocator._kv_token_views[0]:
+        assert states.shape[1:] == (allocator.num_key_value_heads, allocator.head_dim)
+    assert "self.requests_in_batch" in inspect.getsource(type(processor.inputs_and_outputs))
+
+
 def test_attention_sees_decoding_rows_first_and_an_index_of_their_keys() -> None:
     seen: list[tuple[list[int], int, int]] = []
     planned: list[Step] = []
