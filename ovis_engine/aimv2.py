@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ovis_engine.config import VisionConfig
-from ovis_engine.packing import swish_gated
+from ovis_engine.packing import added_to, swish_gated
 from ovis_engine.written_attention import attend_fully
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm, computed in float32 and scaled in the model's dtype."""
+    """Root-mean-square norm, computed and scaled in float32: products in bfloat16 are five times as slow on a CPU."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class RMSNorm(nn.Module):
         """Normalises the last dimension; keeps shape and dtype."""
         wide = hidden.float()
         wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return wide.to(hidden.dtype) * self.weight
+        return wide.mul_(self.weight.float()).to(hidden.dtype)
 
 
 class Aimv2Block(nn.Module):
@@ -45,10 +45,8 @@ class Aimv2Block(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Maps (n, patches, width) to the same shape."""
-        hidden = hidden + self.proj(attend(self.qkv(self.norm_1(hidden)), self.num_heads))
-        normed = self.norm_2(hidden)
-        mixed: Tensor = self.fc2(swish_gated(self.fc1, self.fc3, normed))
-        return hidden + mixed
+        hidden = added_to(hidden, self.proj, attend(self.qkv(self.norm_1(hidden)), self.num_heads))
+        return added_to(hidden, self.fc2, swish_gated(self.fc1, self.fc3, self.norm_2(hidden)))
 
 
 class Aimv2Tower(nn.Module):

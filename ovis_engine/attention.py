@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice, pairwise, starmap
-from typing import Any
+from itertools import pairwise, starmap
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 from transformers.utils import is_flash_attn_2_available
 
-from ovis_engine.decoding_rows import Rows
+from ovis_engine.steps import STEP, Step
 from ovis_engine.written_attention import attend_causally, products_pay
 
 #: The library hands out boundaries instead of masks because of the word "flash" in it.
@@ -111,19 +111,21 @@ def packed_attention(
     scoring = Scoring(scaling, softcap, sliding_window)
     if cache is None:
         return _attend(query, key, value, scoring).transpose(1, 2), None
-    rows = Rows.among(kwargs, query) if softcap is None and sliding_window is None else None
+    step: Step | None = kwargs.get(STEP)
+    if step is not None and softcap is None and sliding_window is None:
+        query, key, value = (heads[0].transpose(0, 1) for heads in (query, key, value))
+        states = step.write(kwargs | {"cache": cache}, cast(int, module.layer_idx), key, value)
+        return step.attend(query, states, _scale(scaling, query)).view(1, *query.shape), None
     # Writes the new tokens and returns all tokens that some query may see, of all sequences.
     key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)
     output = torch.empty_like(query)
-    first, shift = 0, 0
-    if rows is not None:
-        first, shift = rows.count, rows.shift
-        output[:, :, :first] = rows.attend(query[:, :, :first], key, value, scaling)
-    spans = zip(_spans(kwargs["cu_seq_lens_q"]), _spans(kwargs["cu_seq_lens_k"]), strict=True)
-    for queries, keys in islice(spans, first, None):
-        keys = slice(keys.start + shift, keys.stop + shift)
+    for queries, keys in zip(_spans(kwargs["cu_seq_lens_q"]), _spans(kwargs["cu_seq_lens_k"]), strict=True):
         output[:, :, queries] = _attend(query[:, :, queries], key[:, :, keys], value[:, :, keys], scoring)
     return output.transpose(1, 2), None
+
+
+def _scale(scale: float | None, query: Tensor) -> float:
+    return query.shape[-1] ** -0.5 if scale is None else scale
 
 
 def _spans(ends: Tensor) -> Iterator[slice]:
@@ -145,7 +147,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tens
         attended = scaled_dot_product_attention(folded, key, value, scale=scoring.scale)
         return attended.reshape(batch, heads, 1, head_dim)
     if batch == 1 and products_pay(query):
-        return attend_causally(query, key, value, scoring.scale)
+        by_token = [states[0].transpose(0, 1) for states in (query, key, value)]
+        attended = attend_causally(by_token[0], by_token[1], by_token[2], _scale(scoring.scale, query))
+        return attended.view(1, num_queries, heads, head_dim).transpose(1, 2)
     if num_queries == num_keys:
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scoring.scale, enable_gqa=grouped)
     visible = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device).tril(num_keys - num_queries)
@@ -174,7 +178,7 @@ def _weigh(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor | None, sco
     """Softmax attention with capped scores; ``hidden`` (queries, keys) is True where a query must not look."""
     batch, heads, num_queries, head_dim = query.shape
     key_heads = key.shape[1]
-    scale = head_dim**-0.5 if scoring.scale is None else scoring.scale
+    scale = _scale(scoring.scale, query)
     # The heads of a group become queries of their key head, so that keys and values are not copied for each.
     folded = query.reshape(batch, key_heads, -1, head_dim)
     scores = (folded @ key.transpose(-1, -2)) * scale  # (b, key heads, group * queries, keys)

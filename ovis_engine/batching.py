@@ -28,9 +28,12 @@ from transformers.generation.continuous_batching.requests import (
 )
 from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPPING
 
+from ovis_engine.attention import PACKED_ATTENTION
 from ovis_engine.chunked_prefill import ChunkingScheduler
+from ovis_engine.kept_keys import KeyKeeper
 from ovis_engine.row import Row
 from ovis_engine.shaping import shape_logits
+from ovis_engine.steps import STEP, Step
 from ovis_engine.turns import FreeTurns, Turns
 from ovis_engine.usage import LoopCounters, LoopLimits, LoopUsage, RowEnd
 
@@ -188,9 +191,19 @@ class _Shaper(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
 
 
 class _ModelRunner(ModelRunner):  # type: ignore[misc]
-    """The library's runner, which leaves its CUDA graphs aside when a step shapes logits: graphs replay no Python."""
+    """The library's runner, which works out on a CPU what a step consists of, once for all layers.
+
+    It leaves the CUDA graphs aside when a step shapes logits: graphs replay no Python.
+    """
 
     shaper: _Shaper
+    keeper: KeyKeeper
+
+    def compute_batch(self, model: PreTrainedModel, batch_data: dict[str, Any]) -> None:
+        if model.device.type == "cpu" and model.config._attn_implementation == PACKED_ATTENTION:
+            names = [request.state.request_id for request in self.inputs_and_outputs.requests_in_batch]
+            batch_data[STEP] = Step.of(batch_data, names, self.keeper)
+        super().compute_batch(model, batch_data)
 
     def _get_forward_fn(self, use_block_table: bool) -> tuple[Callable[..., None], bool]:
         forward, use_graph = super()._get_forward_fn(use_block_table)
@@ -284,6 +297,9 @@ class _Manager(ContinuousBatchingManager):  # type: ignore[misc]
         processor = super()._create_batch_processor()
         processor.model_runner.__class__ = _ModelRunner
         processor.model_runner.shaper = self._shaper
+        allocator = next(iter(processor.cache.cache_allocators.values()))
+        key_width = allocator.num_key_value_heads * allocator.head_dim
+        processor.model_runner.keeper = KeyKeeper(processor.cache.dtype, key_width, len(allocator.layer_indices))
         return processor
 
     def _generation_step(self) -> None:

@@ -1,94 +1,124 @@
-"""Attention of all rows that decode, in one call: each has one query and keys of its own length.
+"""Attention of rows that have one query each, and keys of their own number: many rows in one call.
 
-The library gathers the keys of a packed batch by an index. Here the decoding rows' part of that index is widened so
-that every row gets as many keys as the longest, and the surplus is hidden. Two products then serve all rows; scores are
-rounded to the model's dtype before the softmax, as in the reference's eager attention.
+The keys of all rows are read from the paged cache by one index that gives every row as many as the longest of its
+group, rounded up; the surplus is hidden. Two products then serve the group. Scores are rounded to the model's dtype
+before the softmax, as in the reference's eager attention.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-#: How many times the keys of the rows may grow by making all rows as long as the longest.
+#: Rows share a call while the longest has at most this many times the keys of the shortest.
 MAX_GROWTH = 1.5
+#: Numbers of keys are rounded up to a multiple of this: the matrix kernels are made anew for every new shape, and the
+#: softmax is half as fast for numbers that are no multiple of 32.
+KEY_STEP = 64
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The decoding rows at the head of a packed batch.
+    """A group of rows.
 
     Attributes:
-        count: How many, at least 2.
-        length: Keys of each, its own and surplus ones.
-        hidden: (count, length) boolean, True for the surplus.
-        shift: Keys by which the rest of the batch has moved.
+        places: (count,) int64, where their queries are among those of the batch.
+        index: (count * length,) where their keys are in what is given to `attend`, surplus ones included.
+        hidden: (count, 1, length) in the model's dtype: 0, or minus infinity for the surplus.
     """
 
-    count: int
-    length: int
+    places: Tensor
+    index: Tensor
     hidden: Tensor
-    shift: int
 
-    @classmethod
-    def among(cls, batch: dict[str, Any], query: Tensor) -> Self | None:
-        """Widens the rows' part of a batch's index, in place.
-
-        Args:
-            batch: The library's description of a packed batch, before the cache is updated.
-            query: (1, heads, tokens, head_dim).
-
-        Returns:
-            The rows, or None where a call for each is as good.
-        """
-        indices = batch.get("read_index", ())
-        if query.device.type != "cpu" or len(indices) != 1 or indices[0].numel() == 0:
-            return None
-        (ends,) = batch["cu_seq_lens_k"].values()
-        # The library puts decoding rows first.
-        num_queries = batch["cu_seq_lens_q"].diff()
-        count = int((num_queries == 1).cumprod(0).sum())
-        starts, lengths = ends[:count], ends.diff()[:count]
-        if count < 2:
-            return None
-        length, total = int(lengths.max()), int(ends[count])
-        if count * length > MAX_GROWTH * total:
-            return None
-        places = torch.arange(length)
-        hidden = places >= lengths[:, None]
-        # Surplus places repeat the row's first key.
-        widened = indices[0][(starts[:, None] + places.masked_fill(hidden, 0)).flatten()]
-        batch["read_index"] = [torch.cat((widened, indices[0][total:]))]
-        return cls(count, length, hidden, count * length - total)
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """Attention of each row's query over its own keys.
 
         Args:
-            query: (1, heads, count, head_dim).
-            key: (1, key heads, keys, head_dim), gathered by the widened index.
+            query: (count, heads, head_dim).
+            key: (any number, key heads, head_dim), read by the index.
             value: As key.
-            scale: Factor on the scores; None means one over the square root of head_dim.
+            scale: Factor on the scores.
 
         Returns:
-            As query.
+            (count, heads * head_dim).
         """
-        _, heads, _, head_dim = query.shape
-        key_heads = key.shape[1]
-        # The gathered layout: all heads of a key side by side, so that nothing is copied here.
-        keys, values = (
-            states[0, :, : self.count * self.length].transpose(0, 1).reshape(self.count, self.length, -1)
-            for states in (key, value)
-        )
-        own = torch.arange(key_heads)
-        # Each query is zero where other heads' keys are: wasted products cost less than taking the heads apart.
-        wide = query.new_zeros(self.count, key_heads, heads // key_heads, key_heads, head_dim)
-        scaled = query[0] * (head_dim**-0.5 if scale is None else scale)
-        wide[:, own, :, own] = scaled.view(key_heads, heads // key_heads, self.count, head_dim).transpose(1, 2)
-        scores = torch.bmm(wide.view(self.count, heads, -1), keys.transpose(1, 2))  # (count, heads, length)
-        weights = scores.masked_fill_(self.hidden[:, None], -torch.inf).softmax(-1)
-        mixed = torch.bmm(weights, values).view_as(wide)[:, own, :, own]  # (key heads, count, group, head_dim)
-        return mixed.transpose(1, 2).reshape(1, heads, self.count, head_dim)
+        count, key_width = query.shape[0], key.shape[1] * key.shape[2]
+        # All heads of a key side by side, as they are stored, so that nothing is copied but what is read.
+        keys, values = (states.index_select(0, self.index).view(count, -1, key_width) for states in (key, value))
+        return attend_side_by_side(query, keys, values, self.hidden, scale)
+
+
+def attend_side_by_side(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor, scale: float) -> Tensor:
+    """Attention of one query per row over the row's keys.
+
+    Args:
+        query: (count, heads, head_dim).
+        keys: (count, length, key heads * head_dim), contiguous.
+        values: As keys.
+        hidden: (count, 1, length), added to the scores.
+        scale: Factor on the scores.
+
+    Returns:
+        (count, heads * head_dim).
+    """
+    count, heads, head_dim = query.shape
+    key_heads = keys.shape[2] // head_dim
+    # Each query is zero where other heads' keys are: wasted products cost less than taking the heads apart.
+    wide = query.new_zeros(count, key_heads, heads // key_heads, key_heads, head_dim)
+    grouped = (query * scale).view(count, key_heads, heads // key_heads, head_dim)
+    wide.diagonal(0, 1, 3).copy_(grouped.permute(0, 2, 3, 1))
+    scores = torch.bmm(wide.view(count, heads, -1), keys.transpose(1, 2))  # (count, heads, length)
+    weights = scores.add_(hidden).softmax(-1)
+    mixed = torch.bmm(weights, values).view_as(wide).diagonal(0, 1, 3)  # (count, group, head_dim, key heads)
+    return mixed.permute(0, 3, 1, 2).reshape(count, heads * head_dim)
+
+
+def group_rows(places: Sequence[int], spans: Sequence[slice], index: Tensor, dtype: torch.dtype) -> list[Rows]:
+    """Makes groups of rows that are about equally long.
+
+    Args:
+        places: Where each row's query is.
+        spans: Where each row's keys are in the index, none of them empty.
+        index: (any number,) int64, where keys are.
+        dtype: The model's.
+
+    Returns:
+        Groups that together have every row once.
+    """
+    order = sorted(range(len(places)), key=lambda row: spans[row].start - spans[row].stop)
+    groups: list[list[int]] = []
+    limit = 0.0
+    for row in order:
+        length = spans[row].stop - spans[row].start
+        if not groups or length * MAX_GROWTH + KEY_STEP < limit:
+            groups.append([])
+            limit = length
+        groups[-1].append(row)
+    return [
+        _group([places[row] for row in sorted(group)], [spans[row] for row in sorted(group)], index, dtype)
+        for group in groups
+    ]
+
+
+def _group(places: list[int], spans: list[slice], index: Tensor, dtype: torch.dtype) -> Rows:
+    starts = torch.tensor([span.start for span in spans])
+    lengths = torch.tensor([span.stop - span.start for span in spans])
+    steps = torch.arange(round_up(int(lengths.max())))
+    surplus = steps >= lengths[:, None]
+    # Surplus keys repeat the row's first one: whatever else the cache holds there must not reach this row.
+    own = index[(starts[:, None] + steps.masked_fill(surplus, 0)).flatten()]
+    return Rows(torch.tensor(places), own, hide_surplus(surplus, dtype))
+
+
+def round_up(length: int) -> int:
+    """The number of keys that rows of this length get."""
+    return -(-length // KEY_STEP) * KEY_STEP
+
+
+def hide_surplus(surplus: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores (count, 1, length), from what is True where a key is surplus (count, length)."""
+    return torch.zeros(surplus.shape, dtype=dtype).masked_fill_(surplus, -torch.inf).unsqueeze(1)

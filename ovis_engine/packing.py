@@ -46,6 +46,11 @@ class PackedLinear(nn.Module):
         mapped: Tensor = torch.ops.mkldnn._linear_pointwise.binary(hidden, factor, self.packed, self.bias, "mul")
         return mapped
 
+    def plus(self, hidden: Tensor, addend: Tensor) -> Tensor:
+        """As `forward`, then added to something of the same shape, in one pass."""
+        mapped: Tensor = torch.ops.mkldnn._linear_pointwise.binary(hidden, addend, self.packed, self.bias, "add")
+        return mapped
+
 
 class PackedGatedMlp(nn.Module):
     """The language models' gated feed-forward layer over packed layers."""
@@ -60,8 +65,15 @@ class PackedGatedMlp(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Maps (..., width) to the same shape."""
-        mixed: Tensor = self.down(self.up.times(hidden, self.gate.activated(hidden, self._activation)))
+        mixed: Tensor = self.down(self._gated(hidden))
         return mixed
+
+    def plus(self, hidden: Tensor, addend: Tensor) -> Tensor:
+        """As `forward`, then added to something of the same shape, in one pass."""
+        return self.down.plus(self._gated(hidden), addend)
+
+    def _gated(self, hidden: Tensor) -> Tensor:
+        return self.up.times(hidden, self.gate.activated(hidden, self._activation))
 
 
 def packing_pays(device: torch.device, dtype: torch.dtype) -> bool:
@@ -77,7 +89,7 @@ def pack_language_model(language_model: PreTrainedModel) -> None:
     The head of a model with tied embeddings becomes a copy of them.
     """
     for layer in language_model.model.layers:
-        activation = _activation_of(layer.mlp)
+        activation = activation_of(layer.mlp)
         if activation is not None:
             layer.mlp = PackedGatedMlp(layer.mlp, activation)
     pack_linears(language_model)
@@ -99,7 +111,15 @@ def swish_gated(gate: nn.Module, up: nn.Module, hidden: Tensor) -> Tensor:
     return gated
 
 
-def _activation_of(mlp: nn.Module) -> str | None:
+def added_to(residual: Tensor, linear: nn.Module, hidden: Tensor) -> Tensor:
+    """``residual + linear(hidden)``, fused where the layer is packed."""
+    if isinstance(linear, PackedLinear):
+        return linear.plus(hidden, residual)
+    total: Tensor = residual + linear(hidden)
+    return total
+
+
+def activation_of(mlp: nn.Module) -> str | None:
     """The kernels' name for a gated layer's activation; None if it is no gated layer or they lack the activation."""
     activation: Any = getattr(mlp, "act_fn", None)
     if activation is None or not all(hasattr(mlp, name) for name in ("gate_proj", "up_proj", "down_proj")):

@@ -7,7 +7,6 @@ attempt's own sends what has gathered in one go.
 from __future__ import annotations
 
 import threading
-import time
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
@@ -19,8 +18,9 @@ from contract.events import append_delta
 from contract.redis_io import run
 from ovis_engine import Delta
 
-#: Seconds for which pieces gather; a reader sees no difference, and Redis gets a fraction of the calls.
-_GATHER_S = 0.05
+#: Seconds for which pieces gather once the first is out; a reader sees no difference, and Redis gets a fraction of the
+#: calls. Each call takes the interpreter from the engine's thread for a while, and every row makes them.
+_GATHER_S = 0.1
 
 
 class DeltaWriter:
@@ -38,6 +38,7 @@ class DeltaWriter:
         self._client = client
         self._token = token
         self._pieces: SimpleQueue[Delta | None] = SimpleQueue()
+        self._ending = threading.Event()
         self._thread = threading.Thread(target=self._write, name="deltas", daemon=True)
 
     def __call__(self, delta: Delta) -> None:
@@ -54,13 +55,15 @@ class DeltaWriter:
     ) -> None:
         """Write what is left, once, and end."""
         self._pieces.put(None)
+        self._ending.set()
         self._thread.join()
 
     def _write(self) -> None:
         unsent: list[Delta] = []
-        open_, told = True, True
+        gather_s, open_, told = 0.0, True, True
         while open_:
-            open_ = self._gather(unsent)
+            open_ = self._gather(unsent, gather_s)
+            gather_s = _GATHER_S
             if not unsent or not told:
                 unsent.clear()
                 continue
@@ -71,14 +74,15 @@ class DeltaWriter:
                 continue
             unsent.clear()
 
-    def _gather(self, unsent: list[Delta]) -> bool:
+    def _gather(self, unsent: list[Delta], gather_s: float) -> bool:
         """Wait for a piece, then a moment for more; reply whether others may come."""
         piece = self._pieces.get()
-        deadline = time.monotonic() + _GATHER_S
+        # Not for each piece in turn: every waking holds the engine's thread up.
+        self._ending.wait(gather_s)
         while piece is not None:
             unsent.append(piece)
             try:
-                piece = self._pieces.get(timeout=max(0.0, deadline - time.monotonic()))
+                piece = self._pieces.get_nowait()
             except Empty:
                 return True
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -93,12 +94,19 @@ def _run(role: ModelRole, settings: WorkerSettings) -> None:
         with Engine.from_pretrained(checkpoint, engine_config(card, role.device, settings), on_death=die) as engine:
             log.info("engine_loaded", model=card.name, device=role.device, side=engine.side)
             _export(engine, metrics)
+            _freeze_heap()
             revision = f"{checkpoint_revision(locate_checkpoint(checkpoint))} {engine.config.dtype}"
             ModelServer(card, role.worker, engine, media, metrics, settings, revision=revision).serve(serving)
     finally:
         media.close()
         close_observability()
     log.info("worker_stopped")
+
+
+def _freeze_heap() -> None:
+    """Takes what the libraries loaded out of the collector's sight: while it looks through it, the engine waits."""
+    gc.collect()
+    gc.freeze()
 
 
 def _adopt_library_logs() -> None:

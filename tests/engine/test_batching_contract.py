@@ -1,4 +1,4 @@
-"""What `ovis_engine.batching`, `chunked_prefill` and `decoding_rows` rely on inside transformers. When a new release
+"""What `ovis_engine.batching`, `chunked_prefill` and `steps` rely on inside transformers. When a new release
 breaks one of these, read those modules again before raising the pin."""
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from ovis_engine.attention import PACKED_ATTENTION, packed_attention
 from ovis_engine.batching import DecodeLoop
 from ovis_engine.row import Row
 from ovis_engine.sampling import Sampling
+from ovis_engine.steps import STEP, Step
 from ovis_engine.usage import LoopLimits, RowEnd
 from tests.engine.conftest import load_tiny
 
@@ -68,6 +69,11 @@ def test_the_release_is_the_one_that_was_read() -> None:
         (continuous_api.OutputRouter.deliver, ["self", "output"]),
         (continuous_api.OutputRouter.deliver_batch, ["self", "outputs"]),
         (PagedAttentionCache.update, ["self", "key_states", "value_states", "layer_idx", "kwargs"]),
+        (
+            FullAttentionCacheAllocator.update,
+            ["self", "key_states", "value_states", "layer_idx", "read_index", "write_index"],
+        ),
+        (ModelRunner.compute_batch, ["self", "model", "batch_data"]),
         (PagedAttentionCache.compute_free_capacity, ["self", "relative"]),
         (PagedAttentionCache.evict_cached_blocks, ["self"]),
         (Manager._create_batch_processor, ["self"]),
@@ -134,11 +140,23 @@ def test_a_scheduler_knows_which_rows_decode() -> None:
     assert RequestStatus.DECODING != RequestStatus.PREFILLING
 
 
+def test_the_cache_shows_its_keys_token_by_token_and_a_step_its_requests() -> None:
+    model = load_tiny().language_model
+    processor = DecodeLoop(model, LIMITS, on_row_end=print, on_exit=print)._manager.batch_processor
+    (allocator,) = processor.cache.cache_allocators.values()
+    assert len(allocator.layer_indices) == model.config.num_hidden_layers
+    for states in allocator._kv_token_views[0]:
+        assert states.shape[1:] == (allocator.num_key_value_heads, allocator.head_dim)
+    assert "self.requests_in_batch" in inspect.getsource(type(processor.inputs_and_outputs))
+
+
 def test_attention_sees_decoding_rows_first_and_an_index_of_their_keys() -> None:
     seen: list[tuple[list[int], int, int]] = []
+    planned: list[Step] = []
 
     def look(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, **kwargs: Any) -> Any:
         queries = kwargs["cu_seq_lens_q"].diff().tolist()
+        planned.append(kwargs[STEP])
         if not seen or seen[-1][0] != queries:
             (ends,) = kwargs["cu_seq_lens_k"].values()
             (index,) = kwargs["read_index"]
@@ -160,6 +178,7 @@ def test_attention_sees_decoding_rows_first_and_an_index_of_their_keys() -> None
     AttentionInterface.register(PACKED_ATTENTION, packed_attention)
     mixed = [entry for entry in seen if len(entry[0]) == 2 and max(entry[0]) > 1]
     assert [queries for queries, _, _ in mixed] == [[1, 20]]
+    assert all(isinstance(step, Step) for step in planned)
     assert all(num_keys == num_indices for queries, num_keys, num_indices in seen if len(queries) == 2)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ovis_engine.packed_layer import pack_layers
 from ovis_engine.packing import (
     PackedGatedMlp,
     PackedLinear,
@@ -63,6 +64,7 @@ def test_a_packed_gated_layer_maps_as_the_plain_one(activation: nn.Module, name:
 def test_a_packed_model_says_nearly_what_the_plain_one_says() -> None:
     model = load_tiny().to(torch.bfloat16)
     packed = copy.deepcopy(model)
+    assert pack_layers(packed.language_model)
     pack_language_model(packed.language_model)
     pack_linears(packed.encoder)
     assert not any(type(module) is nn.Linear for module in packed.modules())

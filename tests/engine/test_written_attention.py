@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from ovis_engine import written_attention
-from ovis_engine.decoding_rows import Rows
+from ovis_engine.decoding_rows import group_rows
 from ovis_engine.written_attention import attend_causally, attend_fully, products_pay
 
 
@@ -19,7 +21,7 @@ def test_float32_stays_with_sdpa() -> None:
     assert not products_pay(states(2, 64, dtype=torch.float32))
 
 
-@pytest.mark.parametrize(("num_queries", "num_keys"), [(32, 32), (40, 300), (300, 300), (257, 1000)])
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(32, 32), (40, 300), (300, 300), (257, 1000), (8, 100), (1, 5)])
 @pytest.mark.parametrize(("heads", "key_heads"), [(4, 4), (6, 2)])
 @pytest.mark.parametrize("portion", [2**12, 2**19], ids=["many blocks", "few blocks"])
 def test_causal_products_give_what_sdpa_gives(
@@ -32,7 +34,10 @@ def test_causal_products_give_what_sdpa_gives(
     expected = scaled_dot_product_attention(
         query.float(), key.float(), value.float(), attn_mask=visible, scale=0.2, enable_gqa=True
     )
-    torch.testing.assert_close(attend_causally(query, key, value, 0.2).float(), expected, atol=0.03, rtol=0.03)
+    found = attend_causally(*(each[0].transpose(0, 1) for each in (query, key, value)), 0.2)
+    assert found.shape == (num_queries, heads * 32)
+    by_head = found.float().unflatten(1, (heads, 32)).transpose(0, 1)
+    torch.testing.assert_close(by_head.unsqueeze(0), expected, atol=0.03, rtol=0.03)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
@@ -42,42 +47,40 @@ def test_full_attention_gives_what_sdpa_gives(dtype: torch.dtype) -> None:
     torch.testing.assert_close(attend_fully(query, key, value).float(), expected, atol=0.03, rtol=0.03)
 
 
-def batch_of(lengths: list[int], num_queries: list[int]) -> dict[str, object]:
-    """A packed batch whose keys lie one after the other in the cache."""
-    return {
-        "read_index": [torch.arange(sum(lengths))],
-        "cu_seq_lens_q": torch.tensor([0, *num_queries]).cumsum(0),
-        "cu_seq_lens_k": {"full_attention": torch.tensor([0, *lengths]).cumsum(0)},
-    }
+@pytest.mark.parametrize("lengths", [[5, 7], [9, 9, 9], [64, 17, 900, 22, 700]], ids=str)
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_rows_together_give_what_each_gives_alone(lengths: list[int], key_heads: int) -> None:
+    ends = list(accumulate(lengths, initial=0))
+    spans = [slice(*pair) for pair in pairwise(ends)]
+    index = torch.randperm(ends[-1] + 9, generator=torch.Generator().manual_seed(3))[: ends[-1]]
+    query = states(4, len(lengths), dtype=torch.float32)[0].transpose(0, 1)
+    key, value = states(key_heads, ends[-1] + 9, count=2, dtype=torch.float32).transpose(1, 2)
+    groups = group_rows(range(len(lengths)), spans, index, torch.float32)
+    assert sorted(int(place) for rows in groups for place in rows.places) == list(range(len(lengths)))
+    for rows in groups:
+        together = rows.attend(query[rows.places], key, value, 0.3)
+        for place, found in zip(rows.places.tolist(), together, strict=True):
+            mine = index[spans[place]]
+            alone = scaled_dot_product_attention(
+                query[place].view(1, 4, 1, 32),
+                key[mine].transpose(0, 1).unsqueeze(0),
+                value[mine].transpose(0, 1).unsqueeze(0),
+                scale=0.3,
+                enable_gqa=True,
+            )
+            torch.testing.assert_close(found, alone.flatten())
 
 
-@pytest.mark.parametrize("lengths", [[5, 7], [9, 9, 9], [20, 17, 30, 22]], ids=str)
-@pytest.mark.parametrize("prefilled", [0, 6])
-def test_rows_together_give_what_each_gives_alone(lengths: list[int], prefilled: int) -> None:
-    count = len(lengths)
-    tail = [prefilled] if prefilled else []
-    batch = batch_of(lengths + tail, [1] * count + tail)
-    key, value = states(2, sum(lengths) + prefilled, dtype=torch.float32), states(2, 99, dtype=torch.float32)
-    query = states(4, count + prefilled, dtype=torch.float32)
-    rows = Rows.among(batch, query)
-    assert rows is not None
-    (index,) = batch["read_index"]  # type: ignore[misc]
-    assert rows.shift == len(index) - sum(lengths) - prefilled
-    together = rows.attend(query[:, :, :count], key[:, :, index], value[:, :, index], None)
-    start = 0
-    for row, length in enumerate(lengths):
-        keys = slice(start, start + length)
-        alone = scaled_dot_product_attention(
-            query[:, :, row].view(1, 2, 2, 32), key[:, :, keys], value[:, :, keys]
-        ).view(1, 4, 32)
-        torch.testing.assert_close(together[:, :, row], alone)
-        start += length
+def test_rows_share_a_group_only_where_they_are_about_equally_long() -> None:
+    lengths = [40, 1000, 50, 900]
+    spans = [slice(*pair) for pair in pairwise(accumulate(lengths, initial=0))]
+    groups = group_rows([5, 6, 7, 8], spans, torch.arange(sum(lengths)), torch.float32)
+    assert [rows.places.tolist() for rows in groups] == [[6, 8], [5, 7]]
+    assert [rows.hidden.shape[2] for rows in groups] == [1024, 64]
 
 
-@pytest.mark.parametrize(
-    ("lengths", "num_queries"), [([9], [1]), ([9, 9], [2, 1]), ([5, 500], [1, 1])], ids=["one", "prefill", "uneven"]
-)
-def test_rows_for_which_it_does_not_pay_are_left_alone(lengths: list[int], num_queries: list[int]) -> None:
-    batch = batch_of(lengths, num_queries)
-    assert Rows.among(batch, states(4, sum(num_queries))) is None
-    assert len(batch["read_index"][0]) == sum(lengths)  # type: ignore[index]
+def test_what_lies_beyond_a_row_never_reaches_it() -> None:
+    key = torch.full((80, 2, 8), torch.nan)
+    key[:10] = 1.0
+    (rows,) = group_rows([0], [slice(0, 10)], torch.arange(80), torch.float32)
+    torch.testing.assert_close(rows.attend(torch.ones(1, 2, 8), key, key, 1.0), torch.ones(1, 16))

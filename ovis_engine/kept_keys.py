@@ -1,0 +1,167 @@
+"""The decoding rows' keys and values once more, side by side, so that no step has to gather them from the pages.
+
+A row's keys are copied once when it begins to decode; each step then adds its newest. Rows that leave are replaced by
+the last one, so that what is read stays in one piece. Where the copies would take too much memory there are none, and
+the rows read the paged cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ovis_engine.decoding_rows import KEY_STEP, MAX_GROWTH, attend_side_by_side, hide_surplus, round_up
+
+#: Most memory for the copies of all layers' keys and values, in bytes.
+MAX_BYTES = 256 * 2**20
+#: Rows for which room is made at once.
+ROW_STEP = 8
+
+#: The length of a row whose keys are not copied yet.
+_NOT_YET = -1
+
+
+@dataclass(frozen=True)
+class Keys:
+    """One layer's keys and values, each (any number, key heads, head_dim): those of this step, and the cache's."""
+
+    layer: int
+    fresh: tuple[Tensor, Tensor]
+    cached: tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class DecodingRow:
+    """A row with one token in this step.
+
+    Attributes:
+        name: Its request id.
+        place: Where the token is in the batch.
+        index: (length,) int64, where the row's keys are in the cache, that of this token at the end.
+    """
+
+    name: str
+    place: int
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """One step of the rows, in the order in which their keys are kept.
+
+    Attributes:
+        keeper: Holds the keys.
+        places: (count,) int64, where their tokens are in the batch.
+        ends: (count,) int64, where the newest key of each goes, counted over all rows.
+        hidden: As `Rows.hidden`.
+        begun: Number and row of those whose keys are to be copied first.
+    """
+
+    keeper: KeyKeeper
+    places: Tensor
+    ends: Tensor
+    hidden: Tensor
+    begun: Sequence[tuple[int, DecodingRow]]
+
+    def attend(self, query: Tensor, keys: Keys, scale: float, output: Tensor) -> None:
+        """Attention of the rows' queries among all (tokens, heads, head_dim), into (tokens, heads * head_dim)."""
+        count = len(self.places)
+        kept = self.keeper.layer(keys)
+        for states, fresh, cached in zip(kept, keys.fresh, keys.cached, strict=True):
+            states.flatten(0, 1).index_copy_(0, self.ends, fresh[self.places].flatten(1))
+            for number, row in self.begun:
+                states[number, : len(row.index)] = cached.index_select(0, row.index).flatten(1)
+                # What a former row left there may be no number, and would not vanish when weighed with zero.
+                states[number, len(row.index) :] = 0
+        output[self.places] = attend_side_by_side(
+            query[self.places], kept[0][:count], kept[1][:count], self.hidden, scale
+        )
+
+
+@dataclass
+class KeyKeeper:
+    """Holds the copies of one decode loop, on its thread only.
+
+    Attributes:
+        dtype: The model's.
+        key_width: Key heads times head_dim.
+        num_layers: Of the model.
+    """
+
+    dtype: torch.dtype
+    key_width: int
+    num_layers: int
+    _lengths: dict[str, int] = field(default_factory=dict)  # in the order of the rows' numbers
+    _layers: dict[int, Tensor] = field(default_factory=dict)  # each (2, rows, length, key heads * head_dim)
+    _room: tuple[int, int] = (0, 0)  # rows and length
+
+    def plan(self, rows: Sequence[DecodingRow]) -> KeptRows | None:
+        """Makes room for a step's rows, once for all layers; None where their keys are not kept."""
+        lengths = {row.name: len(row.index) for row in rows}
+        longest = max(lengths.values(), default=0)
+        uneven = longest * len(rows) > MAX_GROWTH * sum(lengths.values()) + KEY_STEP
+        if not rows or uneven or not self._make_room(lengths, longest):
+            self._forget_all()
+            return None
+        by_name = {row.name: row for row in rows}
+        begun = [
+            (number, by_name[name])
+            for number, (name, length) in enumerate(self._lengths.items())
+            if length != lengths[name] - 1
+        ]
+        ordered = [by_name[name] for name in self._lengths]
+        self._lengths = {row.name: len(row.index) for row in ordered}
+        counted = torch.tensor(list(self._lengths.values()))
+        return KeptRows(
+            keeper=self,
+            places=torch.tensor([row.place for row in ordered]),
+            ends=torch.arange(len(ordered)) * self._room[1] + counted - 1,
+            hidden=hide_surplus(torch.arange(self._room[1]) >= counted[:, None], self.dtype),
+            begun=begun,
+        )
+
+    def layer(self, keys: Keys) -> Tensor:
+        """One layer's copies (2, rows, length, key heads * head_dim)."""
+        if keys.layer not in self._layers:
+            self._layers[keys.layer] = torch.empty(2, *self._room, self.key_width, dtype=self.dtype)
+        return self._layers[keys.layer]
+
+    def _make_room(self, lengths: dict[str, int], longest: int) -> bool:
+        """Lets go of rows that are gone and takes in new ones; False if that would take too much memory."""
+        self._drop({name for name in self._lengths if name not in lengths})
+        for name in lengths:
+            self._lengths.setdefault(name, _NOT_YET)
+        num_rows, length = self._room
+        wanted = round_up(longest)
+        # Not smaller for a little: whatever is kept is copied.
+        if len(lengths) <= num_rows and wanted <= length < wanted + 2 * KEY_STEP:
+            return True
+        wanted_rows = -(-len(lengths) // ROW_STEP) * ROW_STEP
+        if 2 * self.num_layers * wanted_rows * wanted * self.key_width * self.dtype.itemsize > MAX_BYTES:
+            return False
+        copied = sum(kept != _NOT_YET for kept in self._lengths.values())  # new rows are at the end
+        shared = min(length, wanted)
+        for layer, states in self._layers.items():
+            moved = states.new_empty(2, wanted_rows, wanted, self.key_width)
+            moved[:, :copied, :shared] = states[:, :copied, :shared]
+            moved[:, :copied, shared:] = 0
+            self._layers[layer] = moved
+        self._room = (wanted_rows, wanted)
+        return True
+
+    def _drop(self, gone: set[str]) -> None:
+        """Puts the last row in the place of each that is gone."""
+        names = list(self._lengths)
+        for name in gone:
+            number, last = names.index(name), len(names) - 1
+            for states in self._layers.values():
+                states[:, number] = states[:, last]
+            names[number] = names[last]
+            names.pop()
+        self._lengths = {name: self._lengths[name] for name in names}
+
+    def _forget_all(self) -> None:
+        self._lengths, self._layers, self._room = {}, {}, (0, 0)
