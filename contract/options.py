@@ -77,6 +77,7 @@ class TaskOptions(BaseModel):
         None, description="ask: how likely each token of the answer was, beside so many of the most likely ones"
     )
 
+    second_run: bool = Field(True, description="run a part once more, in another manner, whose answer is doubtful")
     stream: bool = Field(
         False, description="tell those who follow the task what its parts write; no part is run a second time then"
     )

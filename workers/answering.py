@@ -89,9 +89,10 @@ class Answerer:
         """A second run where one is worth it, and what it and finding that out took.
 
         What can't be done with the input a second time leaves the first answer. A streamed part's text has been read
-        while it was written: it isn't taken back.
+        while it was written: it isn't taken back. A caller may want no second run, which costs as much as the first.
         """
-        if inputs.turned is None or lease.attempt.spec.options.stream:
+        options = lease.attempt.spec.options
+        if inputs.turned is None or options.stream or not options.second_run:
             return None, Usage()
         spent = Usage()
         try:

@@ -105,8 +105,7 @@ class EngineSide:
     def _one(self, job: Job) -> int:
         tiles = tile_image(Image.open(io.BytesIO(job.png)), side=self._engine.side, max_partition=1)
         request = Request(prompt=job.prompt, images=(tiles,), max_new_tokens=job.max_new_tokens)
-        # The other side streams as well: what the engine does for that is not the path's cost.
-        return self._engine.submit(request, lambda _: None).result().num_output_tokens
+        return self._engine.submit(request).result().num_output_tokens
 
 
 class FleetSide:
@@ -159,8 +158,8 @@ def _body(job: Job) -> dict[str, Any]:
         "model": MODEL,
         "input": {"base64": base64.b64encode(job.png).decode(), "media_type": "image/png"},
         "prompt": job.prompt,
-        # A random model's answers are doubtful, and the engine alone gives none a second run: streamed parts get none.
-        "options": {"max_new_tokens": job.max_new_tokens, "stream": True},
+        # A random model's answers are doubtful, and the engine alone gives none a second run.
+        "options": {"max_new_tokens": job.max_new_tokens, "second_run": False},
     }
 
 

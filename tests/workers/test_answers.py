@@ -237,6 +237,15 @@ def test_what_was_streamed_is_not_taken_back_by_a_second_run(bench: Bench) -> No
     assert not any(word.startswith("rotated") for word in result.warnings)
 
 
+def test_who_wants_no_second_run_pays_for_none_and_learns_what_is_doubtful(bench: Bench) -> None:
+    page = Image.open(RECEIPT).rotate(90, expand=True)
+    usual, once = bench.answer(page), bench.answer(page, second_run=False)
+    assert "second_run" in usual.warnings
+    assert once.warnings
+    assert "second_run" not in once.warnings
+    assert once.usage.output_tokens < usual.usage.output_tokens
+
+
 def test_an_answer_in_words_may_be_held_to_a_schema(bench: Bench) -> None:
     result = bench.answer(draw_receipt(1), operation="ask", schema=RECEIPT_SCHEMA)
     assert follows(RECEIPT_SCHEMA, result.data)
