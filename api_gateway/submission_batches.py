@@ -67,8 +67,11 @@ class SubmissionBatches:
                 batch.extend(self._waiting)
                 self._waiting.clear()
                 _refuse(batch, exc)
+            except InternalError as exc:
+                _refuse(batch, exc)
             except BaseException:
-                _refuse(batch, InternalError("the task couldn't be queued for a reason of ours"))
+                _refuse([*batch, *self._waiting], StoreUnavailable("the gateway is stopping; try again later"))
+                self._waiting.clear()
                 raise
             else:
                 for (_, future), reply in zip(batch, replies, strict=True):

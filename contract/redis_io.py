@@ -33,7 +33,7 @@ log = get_logger(__name__)
 #: What a sound Redis answers for a while: it fails over, can't write its disk or its replicas, or a script is slow. One
 #: that loads its data (LOADING) is a lost connection to the driver.
 _PASSING = (ReadOnlyError, ClusterDownError, TryAgainError)
-_PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE")
+_PASSING_CODES = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE", "READONLY", "CLUSTERDOWN", "TRYAGAIN")
 
 #: Seconds that one command may take before its connection counts as dead.
 SOCKET_TIMEOUT_S = 3.0
@@ -73,14 +73,22 @@ def connect_async(url: str) -> redis.asyncio.Redis:
 
 
 def _failure(exc: Exception, script: Script) -> ServiceError:
-    """The error of ours for a driver's."""
+    """The error of ours for a driver's, whose text may lack the code."""
     if isinstance(exc, OutOfMemoryError):
-        return StoreFull("the queue's memory is full; try again later")
-    passing = isinstance(exc, _PASSING) or str(exc).startswith(_PASSING_CODES)
-    if isinstance(exc, ResponseError) and not passing:
-        log.error("script_failed", script=script.name, error=str(exc))
-        return InternalError("a change of the queue failed")
+        return script_failure(script.name, "OOM")
+    if isinstance(exc, ResponseError) and not isinstance(exc, _PASSING):
+        return script_failure(script.name, str(exc))
     return StoreUnavailable("the queue can't be reached; try again later")
+
+
+def script_failure(script: str, said: str) -> ServiceError:
+    """The error of ours for what Redis said when a script failed; a fault of ours is logged with the script's name."""
+    if said.startswith("OOM"):
+        return StoreFull("the queue's memory is full; try again later")
+    if said.startswith(_PASSING_CODES):
+        return StoreUnavailable("the queue can't be reached; try again later")
+    log.error("script_failed", script=script, error=said)
+    return InternalError("a change of the queue failed")
 
 
 def run(client: redis.Redis, command: Command[T]) -> T:

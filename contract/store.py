@@ -98,7 +98,7 @@ from typing import Any, Literal, cast
 
 from pydantic import TypeAdapter
 
-from contract.errors import InternalError, StoreFull
+from contract.redis_io import script_failure
 from contract.scripting import Command, load_script
 from contract.task import PRIORITY_BANDS, Attempt, PartResult, TaskSpec, dumps
 from contract.units import Unit
@@ -248,12 +248,11 @@ class Submitted:
 
         Raises:
             StoreFull: Redis is out of memory; nothing was accepted.
+            StoreUnavailable: Redis takes no changes for a while; nothing was accepted.
             InternalError: The script failed.
         """
-        if self.outcome == "error" and self.task_id.startswith("OOM"):
-            raise StoreFull("the queue's memory is full; try again later")
         if self.outcome == "error":
-            raise InternalError(f"a task can't be queued: {self.task_id}")
+            raise script_failure("submit", self.task_id)
 
 
 def submit(submission: Submission) -> Command[tuple[SubmitOutcome, str]]:

@@ -82,7 +82,7 @@ end
 
 local replies = {}
 for place, text in ipairs(ARGV) do
-  local done, reply = pcall(submit, cjson.decode(text))
+  local done, reply = pcall(function() return submit(cjson.decode(text)) end)
   replies[place] = done and reply or { 'error', type(reply) == 'table' and reply.err or tostring(reply) }
 end
 return replies

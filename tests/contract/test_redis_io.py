@@ -16,6 +16,7 @@ from contract import store
 from contract.errors import InternalError, StoreFull, StoreUnavailable
 from contract.redis_io import connect, connect_async, run, run_async
 from contract.scripting import Command, Script
+from contract.task import TaskSpec, new_task_id
 from ovis_fleet.stack import LocalStack
 
 Runner = Callable[[str, Command[object]], object]
@@ -43,6 +44,9 @@ def run_there(url: str, command: Command[object]) -> object:
 either = pytest.mark.parametrize("runner", [run_here, run_there], ids=["sync", "async"])
 
 CLAIM: Command[object] = store.claim("ovis2-reader", token="t", worker="w")
+
+_SPEC = TaskSpec(kind="text", model="ovis2-reader", operation="ask", prompt="hi")
+SUBMIT: Command[object] = store.submit(store.Submission(new_task_id(), "acme", _SPEC, 1, 1.0, 100, 100))
 
 
 def script(source: str) -> Command[object]:
@@ -78,12 +82,18 @@ def replica(client: redis.Redis, port: int, *, stale: str) -> Iterator[None]:
 
 
 @either
+@pytest.mark.parametrize("command", [CLAIM, SUBMIT], ids=["claim", "submit"])
 @pytest.mark.parametrize("stale", ["yes", "no"], ids=["READONLY", "MASTERDOWN"])
 def test_a_server_that_fails_over_is_away(
-    client: redis.Redis, servers: LocalStack, unused_port: int, runner: Runner, stale: str
+    client: redis.Redis,
+    servers: LocalStack,
+    unused_port: int,
+    runner: Runner,
+    stale: str,
+    command: Command[object],
 ) -> None:
     with replica(client, unused_port, stale=stale), capture_logs() as logs, pytest.raises(StoreUnavailable):
-        runner(servers.redis_url, CLAIM)
+        runner(servers.redis_url, command)
     assert logs == []
 
 
