@@ -27,7 +27,7 @@ def heap_up(client: redis.Redis, tenant: str, count: int) -> None:
     for _ in range(count - 1):
         command = store.submit(submission(tenant, "high"))
         pipeline.evalsha(command.script.sha, 0, *map(str, command.args))
-    assert {reply[0] for reply in pipeline.execute()} == {"created"}
+    assert {reply[0][0] for reply in pipeline.execute()} == {"created"}
 
 
 def claim(client: redis.Redis) -> Attempt:
