@@ -13,10 +13,13 @@ from typing import Self
 
 import redis
 
-from contract.errors import StoreUnavailable
+from contract.errors import FleetError
 from contract.events import append_delta
+from contract.logs import get_logger
 from contract.redis_io import run
 from ovis_engine import Delta
+
+log = get_logger(__name__)
 
 #: Seconds for which pieces gather once the first is out; a reader sees no difference, and Redis gets a fraction of the
 #: calls. Each call takes the interpreter from the engine's thread for a while, and every row makes them.
@@ -26,8 +29,8 @@ _GATHER_S = 0.1
 class DeltaWriter:
     """Give it to ``Engine.submit`` as ``on_delta``; leave it before the attempt is committed.
 
-    While Redis is away pieces gather; they go out in order when it is back. An attempt that has lost its lease tells
-    nothing more.
+    While Redis is away or fails, pieces gather; they go out in order when it is back. An attempt that has lost its
+    lease tells nothing more.
 
     Args:
         client: Thread-safe.
@@ -60,7 +63,7 @@ class DeltaWriter:
 
     def _write(self) -> None:
         unsent: list[Delta] = []
-        gather_s, open_, told = 0.0, True, True
+        gather_s, open_, told, failing = 0.0, True, True, False
         while open_:
             open_ = self._gather(unsent, gather_s)
             gather_s = _GATHER_S
@@ -70,8 +73,12 @@ class DeltaWriter:
             text = "".join(piece.text for piece in unsent)
             try:
                 told = run(self._client, append_delta(self._token, unsent[0].offset, text))
-            except StoreUnavailable:
+            except FleetError as exc:
+                if not failing:  # not for each try, ten times a second
+                    log.warning("deltas_failed", code=exc.code)
+                failing = True
                 continue
+            failing = False
             unsent.clear()
 
     def _gather(self, unsent: list[Delta], gather_s: float) -> bool:

@@ -1,36 +1,27 @@
-"""What an io worker does every second: takes back leases, ends what is late, tops up wake-ups, purges, sweeps."""
+"""What an io worker does every second: takes back leases, ends what is late, tops up wake-ups.
+
+Nothing here waits for S3: where passes are further apart than a lease lasts, no lease would ever run out.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import redis
-from redis.exceptions import LockError, RedisError
+from redis.exceptions import RedisError
 
 from contract import store
-from contract.blobs import BlobStore
 from contract.errors import FleetError
 from contract.logs import get_logger
 from contract.metrics import QueueMetrics
 from contract.redis_io import run
 from contract.scripting import REAP_S
-from workers.sweep import sweep_orphans
 
 log = get_logger(__name__)
 
-#: Ended tasks purged in one pass; the rest waits for the next.
-_PURGE_BATCH = 100
-
-#: Seconds for which one io worker may purge alone.
-_PURGE_LOCK_S = 60.0
-
-#: Milliseconds after which a task whose webhooks haven't all ended is looked at again.
-_PURGE_LATER_MS = 60_000
-
-#: Seconds without a pass after which the process counts as dead. A pass waits for a Redis or S3 that is away.
+#: Seconds without a pass after which the process counts as dead. A pass waits for a Redis that is away.
 _SILENT_S = 90.0
 
 
@@ -39,10 +30,7 @@ class Housekeeper:
     """The periodic work, one pass at a time."""
 
     client: redis.Redis
-    blobs: BlobStore
     metrics: QueueMetrics
-    sweep_interval_s: float = 600.0
-    orphan_age_s: float = 3600.0
     _closing: threading.Event = field(default_factory=threading.Event)
     _passed_at: float = field(default_factory=time.monotonic)
 
@@ -56,15 +44,13 @@ class Housekeeper:
         self._closing.set()
 
     def one_pass(self) -> None:
-        """Reap, end what is late, top up, count, purge, sweep."""
+        """Reap, end what is late, top up, count."""
         self._passed_at = time.monotonic()
         try:
             self._reap()
             run(self.client, store.expire_deadlines())
             for queue in sorted(map(str, self.client.smembers(store.QUEUES_KEY))):
                 self._top_up(queue)
-            self._alone("purge", _PURGE_LOCK_S, self._purge)
-            self._sweep()
         except (FleetError, RedisError):
             log.warning("housekeeping_failed", exc_info=True)
 
@@ -91,41 +77,3 @@ class Housekeeper:
         self.metrics.running.labels(queue).set(int(stats.get("running", 0)))
         self.metrics.slots.labels(queue).set(int(stats.get("slots", 0)))
         self.metrics.workers.labels(queue).set(int(stats.get("workers", 0)))
-
-    def _alone(self, what: str, most_s: float, work: Callable[[], None]) -> None:
-        """Do ``work`` unless another io worker is at it; its right ends after ``most_s`` seconds."""
-        lock = self.client.lock(f"ovis:lock:{what}", timeout=most_s, blocking=False)
-        if not lock.acquire():
-            return
-        try:
-            work()
-        finally:
-            try:
-                lock.release()
-            except LockError:
-                log.warning("lock_lost", what=what)
-
-    def _purge(self) -> None:
-        seconds, micros = self.client.time()
-        now_ms = seconds * 1000 + micros // 1000
-        due = self.client.zrangebyscore(store.RETENTION_KEY, "-inf", now_ms, start=0, num=_PURGE_BATCH)
-        for task_id in map(str, due):
-            if self.client.hexists(store.task_key(task_id), "hooks"):  # a record outlives its deliveries
-                self.client.zadd(store.RETENTION_KEY, {task_id: now_ms + _PURGE_LATER_MS}, xx=True)
-            else:
-                self._purge_task(task_id)
-
-    def _sweep(self) -> None:
-        """Once per interval over all io workers: whoever sets the mark does it."""
-        mark_ms = max(1, round(self.sweep_interval_s * 1000))
-        if self.client.set("ovis:swept", 1, nx=True, px=mark_ms):
-            self.metrics.orphans_swept.inc(sweep_orphans(self.client, self.blobs, min_age_s=self.orphan_age_s))
-
-    def _purge_task(self, task_id: str) -> None:
-        tenant = self.client.hget(store.task_key(task_id), "tenant")
-        if isinstance(tenant, str):
-            for room in ("inputs", "results"):
-                self.blobs.delete_prefix(f"{room}/{tenant}/{task_id}/")
-        run(self.client, store.purge(task_id))
-        self.metrics.tasks_purged.inc()
-        log.info("task_purged", task_id=task_id)

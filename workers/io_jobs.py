@@ -67,11 +67,16 @@ class JobRunner:
         return outcome
 
     def _attempt(self, lease: Lease[Job], step: Callable[[], None]) -> str:
-        return self._plan(lease) if lease.attempt.name == "plan" else self._assemble(lease, step)
+        def go_on() -> None:
+            lease.check()
+            step()
 
-    def _plan(self, lease: Lease[Job]) -> str:
+        return self._plan(lease, go_on) if lease.attempt.name == "plan" else self._assemble(lease, go_on)
+
+    def _plan(self, lease: Lease[Job], go_on: Callable[[], None]) -> str:
         job = lease.attempt
-        plan = _unless_stopped(lease, lambda: self.planner.plan(job))
+        # Waiting for a media process is a step: it ends, by the limits of those who have them.
+        plan = _unless_stopped(lease, lambda: self.planner.plan(job, go_on))
         command = planned.plant(job, plan.units, cost=plan.cost, summary_cost=plan.summary_cost)
         outcome = self.settler.commit(command, "planned")
         if outcome == "tenant_full":
@@ -80,12 +85,8 @@ class JobRunner:
             raise QueueFull("the model's queue is at its limit; the plan rests")
         return outcome
 
-    def _assemble(self, lease: Lease[Job], step: Callable[[], None]) -> str:
-        def check() -> None:
-            step()
-            lease.check()
-
-        assembly = self.assembler.assemble(lease.attempt, check)
+    def _assemble(self, lease: Lease[Job], go_on: Callable[[], None]) -> str:
+        assembly = self.assembler.assemble(lease.attempt, go_on)
         command = planned.finish_job(lease.attempt, "succeeded", assembly=assembly)
         return self.settler.commit(command, "assembled")
 
@@ -93,7 +94,8 @@ class JobRunner:
 def _unless_stopped(lease: Lease[Job], work: Callable[[], T]) -> T:
     """The result of ``work``, but no longer waited for once the lease is stopped: a stranger's server may be slow.
 
-    What was begun goes on in its thread, within the media process's own limits.
+    A look that was begun goes on in its thread, within the media process's own limits; one that still waits for a
+    process is dropped.
 
     Raises:
         Stopped: The lease was stopped first.

@@ -24,6 +24,7 @@ from contract.webhook_secrets import SecretBox
 from workers.assembler import Assembler
 from workers.batches import batch_keeper
 from workers.celery_role import run_celery
+from workers.cleaning import Cleaner
 from workers.drain import Drain
 from workers.estimate_desk import EstimateDesk
 from workers.housekeeping import Housekeeper
@@ -57,10 +58,12 @@ class IoServer:
         identity = f"{worker}@{socket.gethostname()}"
         self._leases = LeaseKeeper(client, IO_QUEUE, identity, settings.io_jobs)
         self._drain = Drain(settings.drain_grace_s, self._leases, self._media)
-        self.keeper = Housekeeper(
+        queue_metrics = QueueMetrics(registry)
+        self._keeper = Housekeeper(client, queue_metrics)
+        self._cleaner = Cleaner(
             client,
             blobs,
-            QueueMetrics(registry),
+            queue_metrics,
             sweep_interval_s=settings.sweep_interval_s,
             orphan_age_s=settings.orphan_age_s,
         )
@@ -115,13 +118,17 @@ class IoServer:
         finally:
             self._drain.cut_short()
             closing.set()
-            for part in (self.keeper, self._deliverer, self._batches):
+            for part in (self._keeper, self._cleaner, self._deliverer, self._batches):
                 part.close()
             for desk in self._desks:
                 desk.close()
             for thread in threads:
                 thread.join()
             self._leases.close()
+
+    def alive(self) -> bool:
+        """Whether what goes on beside the jobs still does."""
+        return self._keeper.alive() and self._cleaner.alive()
 
     def close(self) -> None:
         """End the media processes, tell what is left to tell."""
@@ -130,7 +137,8 @@ class IoServer:
 
     def _start_threads(self) -> list[threading.Thread]:
         """What goes on beside the jobs."""
-        work = {"housekeeping": self.keeper.keep_house, "batches": self._batches.keep}
+        work = {"housekeeping": self._keeper.keep_house, "cleaning": self._cleaner.keep_clean}
+        work["batches"] = self._batches.keep
         work |= {f"estimates-{number}": desk.serve for number, desk in enumerate(self._desks)}
         if self._deliverer.box.usable:
             work["webhooks"] = self._deliverer.deliver
@@ -174,7 +182,7 @@ def run_io_role(worker: str, settings: WorkerSettings, *, metrics_host: str, met
     serving = threading.Event()
     try:
         close_observability = serve_observability(
-            registry, host=metrics_host, port=metrics_port, ready=serving.is_set, alive=server.keeper.alive
+            registry, host=metrics_host, port=metrics_port, ready=serving.is_set, alive=server.alive
         )
         try:
             server.serve(serving)

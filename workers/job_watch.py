@@ -22,13 +22,18 @@ class JobWatch:
 
     @contextmanager
     def job(self) -> Iterator[Callable[[], None]]:
-        """Watch one job inside the block; what is given is to be called at each of its steps."""
+        """Watch one job inside the block; what is given is to be called at each of its steps.
+
+        Outside the block it does nothing: a thread of the job may outlive it.
+        """
         with self._lock:
             number = next(self._numbers)
-        self._steps[number] = self._clock()
+            self._steps[number] = self._clock()
 
         def step() -> None:
-            self._steps[number] = self._clock()
+            with self._lock:
+                if number in self._steps:
+                    self._steps[number] = self._clock()
 
         try:
             yield step

@@ -81,7 +81,7 @@ def watch_progress(
     """Look at everything every second, from a thread, until ``closing``.
 
     Args:
-        looks: By name. A look of None says that nothing could be seen: the clock goes on.
+        looks: By name. A look of None says that nothing could be seen, as does one that raises: the clock goes on.
         stall_s: How long work may stand still.
         on_stall: Called with the name of what has stalled.
         closing: Ends the watch.
@@ -92,7 +92,10 @@ def watch_progress(
         last: dict[str, Look] = dict.fromkeys(looks, Look(has_work=False, progress=None))
         while not closing.wait(_LOOK_S):
             for name, look in looks.items():
-                last[name] = look() or last[name]
+                try:
+                    last[name] = look() or last[name]
+                except Exception:
+                    log.exception("look_failed", what=name)  # the watch must outlive what it watches
                 if watches[name].stalled(last[name]):
                     log.critical("stalled", what=name, stall_s=stall_s)
                     on_stall(name)

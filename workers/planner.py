@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from contract.blobs import BlobStore
@@ -44,8 +45,12 @@ class Planner:
     blobs: BlobStore
     max_parts: int
 
-    def plan(self, job: Job) -> Plan:
+    def plan(self, job: Job, go_on: Callable[[], None]) -> Plan:
         """Find out the parts of the job's task.
+
+        Args:
+            job: What to plan.
+            go_on: Called every second while the media processes are busy; what it raises ends the plan.
 
         Raises:
             FleetError: What is wrong with the file or with what is wanted of it, or what of ours was away.
@@ -54,7 +59,7 @@ class Planner:
         source = spec.inputs[0]
         trusted = isinstance(source, ObjectInput)
         url = self.blobs.presigned_get(source.bucket, source.key) if isinstance(source, ObjectInput) else source.url
-        probe = self.media.probe(url, trusted=trusted)
+        probe = self.media.probe(url, trusted=trusted, go_on=go_on)
         plan = Plan((), spec.estimated_cost(card))
         plan = replace(plan, units=units_of(spec, probe, self.max_parts))
         if spec.kind == "video":

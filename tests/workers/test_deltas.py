@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from uuid import uuid4
 
 import redis
@@ -58,3 +60,21 @@ def test_a_redis_that_is_away_stops_nobody(unused_port: int) -> None:
     with DeltaWriter(away, "token") as write:
         write(Delta(text="x", offset=0, num_output_tokens=1))
     away.close()
+
+
+def test_a_redis_that_fails_for_a_while_costs_no_piece(client: redis.Redis, submit_task: SubmitTask) -> None:
+    """Given something else under the key of the task's events, until a piece has met it."""
+    task_id = submit_task()
+    attempt = claim(client)
+    client.rename(events_key(task_id), "aside")
+    client.set(events_key(task_id), "no stream")
+    client.config_resetstat()
+    ends = time.monotonic() + 30
+    with DeltaWriter(client, attempt.token) as write:
+        write(Delta(text="one ", offset=0, num_output_tokens=1))
+        while "errorstat_WRONGTYPE" not in client.info("errorstats"):
+            assert time.monotonic() < ends, "the piece was never sent"
+            threading.Event().wait(0.01)
+        client.rename("aside", events_key(task_id))
+        write(Delta(text="two", offset=4, num_output_tokens=2))
+    assert "".join(event.text or "" for event in written(client, task_id)) == "one two"

@@ -6,6 +6,7 @@ import io
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from contract import planned, store
 from contract.blobs import BlobStore, input_key, result_key
+from contract.errors import FleetError
 from contract.metrics import JobMetrics
 from contract.record import TaskRecord
 from contract.redis_io import run
@@ -216,6 +218,48 @@ def test_a_plan_that_waits_for_a_silent_server_is_canceled_within_seconds(
             assert outcomes == ["canceled"]
     assert record(client, task_id).status is TaskStatus.CANCELED
     assert client.zcard("ovis:leases") == 0
+
+
+def test_a_canceled_plan_that_waits_for_a_media_process_looks_at_nothing(
+    client: redis.Redis, jobs: JobRunner, media: MediaPool, accept: Accept
+) -> None:
+    """Given a single media process, which waits for a silent server."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as tarpit:
+        busy = threading.Thread(target=look_in_vain, args=(media, silent.getsockname()[1]))
+        busy.start()
+        connection, _ = silent.accept()
+        with connection:
+            task_id = accept(f"http://127.0.0.1:{tarpit.getsockname()[1]}/long.tiff")
+            outcomes: list[str] = []
+            waiting = threading.Thread(target=lambda: outcomes.append(jobs.run_next()))
+            waiting.start()
+            waits_on(jobs.watch)
+            assert run(client, store.cancel(task_id, "acme")) == "canceling"
+            waiting.join(20)
+            assert outcomes == ["canceled"]
+            assert not jobs.watch.look().has_work
+        accept(tiff(1))
+        assert jobs.run_next() == "planned"
+        tarpit.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            tarpit.accept()
+        busy.join()
+
+
+def look_in_vain(media: MediaPool, port: int) -> None:
+    with pytest.raises(FleetError):
+        media.probe(f"http://127.0.0.1:{port}/long.tiff", trusted=False)
+
+
+def waits_on(watch: JobWatch) -> None:
+    """Return once the only job has made steps, as those make that wait their turn."""
+    ends, seen = time.monotonic() + 30, set[object]()
+    while len(seen) < 3:
+        look = watch.look()
+        if look.has_work:
+            seen.add(look.progress)
+        assert time.monotonic() < ends, "the job stands still"
+        threading.Event().wait(0.01)
 
 
 def test_drained_jobs_go_back_without_losing_a_try(client: redis.Redis, jobs: JobRunner, accept: Accept) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 
 from contract.errors import (
@@ -17,7 +20,7 @@ from contract.errors import (
     all_errors,
 )
 from workers.job_watch import JobWatch
-from workers.liveness import Look, StallWatch
+from workers.liveness import Look, StallWatch, watch_progress
 from workers.retry_policy import LONGEST_REST_S, Fail, TryAgain, decide
 
 
@@ -112,6 +115,55 @@ def test_jobs_that_take_turns_are_no_stall() -> None:
             clock.now = now
             (one if now % 2 else other)()
             assert not watch.stalled(jobs.look())
+
+
+def test_a_step_after_the_end_of_its_job_is_no_job() -> None:
+    jobs = JobWatch()
+    with jobs.job() as step:
+        pass
+    step()
+    assert not jobs.look().has_work
+
+
+def test_jobs_begin_and_end_while_others_are_looked_at() -> None:
+    jobs, closing, switch_s = JobWatch(), threading.Event(), sys.getswitchinterval()
+
+    def come_and_go() -> None:
+        while not closing.is_set():
+            with jobs.job() as step, jobs.job():
+                step()
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(2)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(2000):
+            jobs.look()
+    finally:
+        sys.setswitchinterval(switch_s)
+        closing.set()
+        for thread in threads:
+            thread.join()
+    assert not jobs.look().has_work
+
+
+def test_a_look_that_breaks_does_not_end_the_watch() -> None:
+    stalled, seen, closing = threading.Event(), list[str](), threading.Event()
+
+    def broken() -> Look:
+        raise RuntimeError("changed size during iteration")
+
+    def on_stall(what: str) -> None:
+        seen.append(what)
+        stalled.set()
+
+    looks = {"broken": broken, "jobs": lambda: Look(True, 1)}
+    thread = watch_progress(looks, stall_s=0.5, on_stall=on_stall, closing=closing)
+    assert stalled.wait(60)
+    closing.set()
+    thread.join()
+    assert set(seen) == {"jobs"}
 
 
 def test_idle_forever_is_no_stall() -> None:

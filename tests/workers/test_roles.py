@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from contract.settings import FleetSettings
 from contract.task import ObjectInput, TaskOptions, TaskSpec, new_task_id
 from ovis_fleet.stack import LocalStack, StackConfig
 from tests.workers.conftest import QUEUE, SubmitTask
+from workers.cleaning import Cleaner
 from workers.housekeeping import Housekeeper
 from workers.sweep import sweep_orphans
 
@@ -129,25 +131,30 @@ def test_the_supervisor_pins_restarts_and_stops_its_workers(servers: LocalStack,
 
 
 @pytest.fixture
-def housekeeper(client: redis.Redis, fleet_settings: FleetSettings) -> Housekeeper:
-    return Housekeeper(client, BlobStore(fleet_settings), QueueMetrics(CollectorRegistry()))
+def housekeeper(client: redis.Redis) -> Housekeeper:
+    return Housekeeper(client, QueueMetrics(CollectorRegistry()))
+
+
+@pytest.fixture
+def cleaner(client: redis.Redis, fleet_settings: FleetSettings) -> Cleaner:
+    return Cleaner(client, BlobStore(fleet_settings), QueueMetrics(CollectorRegistry()))
 
 
 def test_a_task_past_its_retention_is_purged_with_its_blobs(
-    client: redis.Redis, housekeeper: Housekeeper, submit_task: SubmitTask
+    client: redis.Redis, cleaner: Cleaner, submit_task: SubmitTask
 ) -> None:
     kept, due = submit_task(), submit_task(retention_s=0)
     for task_id in (kept, due):
-        housekeeper.blobs.put(input_key("acme", task_id, 0), b"x", "image/png")
-        housekeeper.blobs.put(result_key("acme", task_id, 0, 1), b"x", "application/json")
+        cleaner.blobs.put(input_key("acme", task_id, 0), b"x", "image/png")
+        cleaner.blobs.put(result_key("acme", task_id, 0, 1), b"x", "application/json")
         run(client, store.cancel(task_id, "acme"))
-    housekeeper.one_pass()
+    cleaner.one_pass()
     assert not client.exists(store.task_key(due))
     assert client.exists(store.task_key(kept))
-    assert housekeeper.blobs.get(input_key("acme", kept, 0)) == b"x"
+    assert cleaner.blobs.get(input_key("acme", kept, 0)) == b"x"
     for key in (input_key("acme", due, 0), result_key("acme", due, 0, 1)):
         with pytest.raises(InputUnavailable):
-            housekeeper.blobs.get(key)
+            cleaner.blobs.get(key)
 
 
 def test_one_pass_takes_back_tops_up_and_counts(
@@ -186,8 +193,44 @@ def test_objects_without_a_record_are_swept_when_they_are_old(
     assert orphan not in stored
 
 
-def test_one_io_worker_sweeps_per_interval(client: redis.Redis, housekeeper: Housekeeper) -> None:
-    housekeeper.one_pass()
+def test_a_cleaner_that_closes_stops_between_tasks(
+    client: redis.Redis, cleaner: Cleaner, submit_task: SubmitTask
+) -> None:
+    due = submit_task(retention_s=0)
+    run(client, store.cancel(due, "acme"))
+    cleaner.close()
+    cleaner.one_pass()
+    assert client.exists(store.task_key(due))
+    assert not client.exists("ovis:lock:purge", "ovis:swept")
+
+
+def test_leases_are_taken_back_while_a_purge_waits_for_s3(
+    client: redis.Redis, servers: LocalStack, submit_task: SubmitTask, tmp_path: Path
+) -> None:
+    """Given an object store that takes connections and says nothing."""
+    due = submit_task(retention_s=0)
+    run(client, store.cancel(due, "acme"))
+    held = submit_task()
+    argv = [sys.executable, "-m", "workers", "io", "--metrics-host", "127.0.0.1", "--metrics-port", "0"]
+    with socket.create_server(("127.0.0.1", 0)) as silent, (tmp_path / "io.log").open("wb") as log:
+        s3 = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        env = {**os.environ, **servers.env, "OVIS_S3_ENDPOINT_URL": s3}
+        with subprocess.Popen(argv, env=env, stderr=log, stdout=log) as worker:
+            try:
+                until(lambda: bool(client.exists(store.REAPER_KEY) and client.exists("ovis:lock:purge")))
+                purge = client.get("ovis:lock:purge")
+                run(client, store.claim(QUEUE, token="token-1", worker="dead"))
+                client.zadd("ovis:leases", {"token-1": 1})
+                until(lambda: client.zcard("ovis:leases") == 0)
+                assert client.get("ovis:lock:purge") == purge, "it is the same purge, which still waits"
+            finally:
+                worker.kill()
+    assert client.hmget(store.task_key(held), "status", "p0:attempts") == ["queued", "1"]
+    assert client.exists(store.task_key(due))
+
+
+def test_one_io_worker_sweeps_per_interval(client: redis.Redis, cleaner: Cleaner) -> None:
+    cleaner.one_pass()
     assert client.pttl("ovis:swept") > 0
 
 
@@ -222,5 +265,7 @@ def test_a_worker_that_stands_still_ends_itself(servers: LocalStack, client: red
 
 def test_a_pass_without_redis_is_logged_and_not_fatal(unused_port: int, fleet_settings: FleetSettings) -> None:
     away = connect(f"redis://127.0.0.1:{unused_port}/0")
-    Housekeeper(away, BlobStore(fleet_settings), QueueMetrics(CollectorRegistry())).one_pass()
+    metrics = QueueMetrics(CollectorRegistry())
+    Housekeeper(away, metrics).one_pass()
+    Cleaner(away, BlobStore(fleet_settings), metrics).one_pass()
     away.close()

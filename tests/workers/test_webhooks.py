@@ -35,7 +35,7 @@ from contract.webhook_secrets import SecretBox, new_secret
 from contract.webhooks import Delivery, Endpoint, TaskWebhook, delivery_key, endpoint_key, new_endpoint_id
 from ovis_fleet.stack import LocalStack
 from tests.workers.receiver import Receiver
-from workers.housekeeping import Housekeeper
+from workers.cleaning import Cleaner
 from workers.webhooks.deliverer import Deliverer
 from workers.webhooks.schedule import DELAYS_S, MAX_TRIES, delay_s
 from workers.webhooks.sender import Sender
@@ -375,14 +375,14 @@ def test_a_record_lives_until_its_deliveries_have_ended(
     hooks: Hooks, receiver: Receiver, client: redis.Redis, fleet_settings: FleetSettings
 ) -> None:
     receiver.answer = lambda number: (500 if number == 1 else 200, {})
-    keeper = Housekeeper(client, BlobStore(fleet_settings), QueueMetrics(CollectorRegistry()))
+    cleaner = Cleaner(client, BlobStore(fleet_settings), QueueMetrics(CollectorRegistry()))
     task_id = hooks.submit(receiver.url, retention_s=1)
     hooks.end()
 
     def retention_passes() -> None:
         client.hset(store.task_key(task_id), "expires_ms", 1)
         client.zadd(store.RETENTION_KEY, {task_id: 1})
-        keeper.one_pass()
+        cleaner.one_pass()
 
     retention_passes()
     assert client.exists(store.task_key(task_id))
@@ -391,7 +391,7 @@ def test_a_record_lives_until_its_deliveries_have_ended(
     assert client.exists(store.task_key(task_id))
     hooks.pass_time()
     assert hooks.step() == ["succeeded"]
-    keeper.one_pass()
+    cleaner.one_pass()
     assert not client.exists(store.task_key(task_id))
 
 

@@ -31,6 +31,9 @@ log = get_logger(__name__)
 #: Seconds beyond the job's own limit before its process is killed: the limit's error should come from inside.
 _MARGIN_S = 5.0
 
+#: Seconds for which a caller waits for a free process before it asks whether to go on.
+_ASK_S = 1.0
+
 #: All that a media process gets of our environment. No credentials, no addresses.
 _ENVIRONMENT = {"PATH": os.defpath, "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -96,18 +99,21 @@ class MediaPool:
         for _ in range(settings.media_processes):
             self._idle.put(self._spawn())
 
-    def probe(self, url: str, *, trusted: bool, timeout_s: float | None = None) -> DocumentProbe | VideoProbe:
+    def probe(
+        self, url: str, *, trusted: bool, timeout_s: float | None = None, go_on: Callable[[], None] | None = None
+    ) -> DocumentProbe | VideoProbe:
         """Look at a document or a clip without rendering it: its pages and their sizes, or its length.
 
         Args:
             url: As `prepare`.
             trusted: As `prepare`.
             timeout_s: Seconds that it may take at most; None leaves the setting.
+            go_on: Called every second while no process is free, and once when one is. What it raises ends the wait.
 
         Raises:
             FleetError: As `prepare`.
         """
-        answer = self._run(url, trusted, Probe(), timeout_s)
+        answer = self._run(url, trusted, Probe(), timeout_s, go_on)
         assert isinstance(answer, DocumentProbe | VideoProbe)
         return answer
 
@@ -150,14 +156,21 @@ class MediaPool:
         assert isinstance(answer, Frames)
         return answer
 
-    def _run(self, url: str, trusted: bool, work: Work, timeout_s: float | None = None) -> Answer:
+    def _run(
+        self,
+        url: str,
+        trusted: bool,
+        work: Work,
+        timeout_s: float | None = None,
+        go_on: Callable[[], None] | None = None,
+    ) -> Answer:
         settings = self._settings
         origin = Origin(url, trusted, settings.egress_allow_http, tuple(map(str, settings.egress_allow_cidrs)))
         limits = self._limits
         if timeout_s is not None:
             limits = replace(limits, timeout_s=min(timeout_s, limits.timeout_s))
         job = MediaJob(origin, work, limits, self._office_command)
-        child = self._living(self._idle.get())
+        child = self._take(go_on or _go_on)
         healthy = False
         answer: Answer | None = None
         try:
@@ -191,6 +204,22 @@ class MediaPool:
         with self._lock:
             self._children.add(child)
         return child
+
+    def _take(self, go_on: Callable[[], None]) -> _Child:
+        """Wait for a free process for as long as ``go_on`` doesn't raise."""
+        while True:
+            go_on()
+            try:
+                child = self._idle.get(timeout=_ASK_S)
+                break
+            except queue.Empty:
+                continue
+        try:
+            go_on()
+            return self._living(child)
+        except BaseException:
+            self._idle.put(child)
+            raise
 
     def _living(self, child: _Child) -> _Child:
         """The process, or a new one where it died while it had nothing to do: no part is to blame for that."""
@@ -229,6 +258,10 @@ class MediaPool:
         if not healthy or child.jobs >= self._settings.media_jobs_per_process:
             child = self._replace(child)
         self._idle.put(child)
+
+
+def _go_on() -> None:
+    """Wait for as long as it takes."""
 
 
 def _office_command(settings: WorkerSettings) -> str | None:
