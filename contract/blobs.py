@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
-#: Answers that say the object or the right to it is missing, rather than that S3 is away.
-_ABSENT = {"NoSuchKey", "NoSuchBucket", "404", "AccessDenied", "403"}
+#: Answers that say an object isn't in our own bucket. That the bucket is missing or closed is a fault of ours.
+_MISSING = frozenset({"NoSuchKey", "404"})
+
+#: Answers that say an object of the caller's, or the right to it, is missing, rather than that S3 is away.
+_ABSENT = _MISSING | {"NoSuchBucket", "AccessDenied", "403"}
 
 
 def input_key(tenant: str, task_id: str, index: int) -> str:
@@ -111,7 +114,8 @@ class PresignedForm:
 class BlobStore:
     """One bucket. Thread-safe: boto3 clients are.
 
-    Every failure is ``BlobsUnavailable``, but for an object that isn't there, which is ``InputUnavailable``.
+    Every failure is ``BlobsUnavailable``, but for an object that isn't there, which is ``InputUnavailable``. So is one
+    in another bucket that may not be read; our own bucket, missing or closed to us, is ``BlobsUnavailable``.
     """
 
     def __init__(self, settings: FleetSettings) -> None:
@@ -135,12 +139,12 @@ class BlobStore:
 
     def put(self, key: str, data: bytes | BinaryIO, content_type: str) -> None:
         """Store bytes, or a file from where it stands; a file is read in pieces."""
-        with self._errors():
+        with self._errors(frozenset()):
             self._client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
 
     def put_file(self, key: str, data: IO[bytes], content_type: str) -> None:
         """Store what ``data`` holds from where it stands to its end, without reading it whole."""
-        with self._errors():
+        with self._errors(frozenset()):
             self._client.upload_fileobj(data, self.bucket, key, ExtraArgs={"ContentType": content_type})
 
     def get(self, key: str) -> bytes:
@@ -208,7 +212,7 @@ class BlobStore:
 
     def list_objects(self, bucket: str, prefix: str) -> list[StoredObject]:
         """All objects of any bucket whose keys begin with ``prefix``."""
-        with self._errors():
+        with self._errors(_ABSENT):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
             return [
                 StoredObject(entry["Key"], entry["Size"], entry["ETag"])
@@ -218,7 +222,7 @@ class BlobStore:
 
     def stream(self, bucket: str, stored: StoredObject, *, start: int = 0) -> Iterator[bytes]:
         """Read an object of any bucket from byte ``start`` on, in pieces; fails if it has changed since the listing."""
-        with self._errors():
+        with self._errors(_ABSENT):
             reply = self._client.get_object(Bucket=bucket, Key=stored.key, Range=f"bytes={start}-", IfMatch=stored.etag)
             yield from reply["Body"].iter_chunks(1 << 20)
 
@@ -259,11 +263,12 @@ class BlobStore:
         return f"s3://{self.bucket}/{key}"
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, absent: frozenset[str] = _MISSING) -> Iterator[None]:
+        """Raise our errors for the driver's; ``absent`` are the answers that mean ``InputUnavailable``."""
         try:
             yield
         except ClientError as exc:
-            if exc.response.get("Error", {}).get("Code") in _ABSENT:
+            if exc.response.get("Error", {}).get("Code") in absent:
                 raise InputUnavailable("the object isn't there or may not be read") from exc
             raise BlobsUnavailable("the object store refused; try again later") from exc
         except (BotoCoreError, Boto3Error) as exc:

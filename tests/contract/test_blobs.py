@@ -45,7 +45,7 @@ def test_a_missing_object_is_not_an_outage(blobs: BlobStore) -> None:
 
 def test_wrong_credentials_are_refused(fleet_settings: FleetSettings) -> None:
     wrong = fleet_settings.model_copy(update={"s3_secret_access_key": type(fleet_settings.redis_url)("wrong")})
-    with pytest.raises((BlobsUnavailable, InputUnavailable)):
+    with pytest.raises(BlobsUnavailable):
         BlobStore(wrong).put("inputs/acme/task_4/0", b"x", "image/png")
 
 
@@ -53,3 +53,15 @@ def test_a_store_that_is_away_is_said_to_be_unavailable(fleet_settings: FleetSet
     away = fleet_settings.model_copy(update={"s3_endpoint_url": f"http://127.0.0.1:{unused_port}"})
     with pytest.raises(BlobsUnavailable):
         BlobStore(away).put("inputs/acme/task_5/0", b"x", "image/png")
+
+
+@pytest.mark.parametrize("change", ["secret", "bucket"])
+def test_our_own_bucket_closed_or_gone_is_an_outage(fleet_settings: FleetSettings, change: str) -> None:
+    BlobStore(fleet_settings).put("inputs/acme/task_6/0", b"x", "image/png")
+    secret = type(fleet_settings.redis_url)("wrong")
+    changes = {"secret": {"s3_secret_access_key": secret}, "bucket": {"s3_bucket": "nowhere"}}
+    blobs = BlobStore(fleet_settings.model_copy(update=changes[change]))
+    with pytest.raises(BlobsUnavailable):
+        blobs.get("inputs/acme/task_6/0")
+    with pytest.raises(BlobsUnavailable):
+        next(blobs.chunks("inputs/acme/task_6/0"))

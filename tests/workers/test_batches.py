@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,14 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from contract import store
 from contract.batch_changes import NewBatch, cancel_batch, claim_batch, create_batch
 from contract.batches import BatchRecord, BatchTerms, batch_key, line_task_id, new_batch_id, refused_key
 from contract.blobs import BlobStore, result_key
-from contract.errors import DeadlineExceeded, StoreUnavailable
+from contract.errors import BlobsUnavailable, DeadlineExceeded, StoreUnavailable
 from contract.files import NewFile, add_file, file_blob_key, file_key, new_file_id
 from contract.redis_io import connect, run
 from contract.scripting import LEASE_MS
@@ -28,9 +31,12 @@ from contract.settings import FleetSettings
 from contract.task import Attempt, PartResult, Usage, dumps
 from contract.tenants import Tenant
 from ovis_fleet.stack import LocalStack
+from tests.workers.road import road_without
 from workers.batches import batch_keeper
 from workers.batches.keeper import BatchKeeper
-from workers.batches.lines import LineTooLong, read_lines
+from workers.batches.lease import BatchLease
+from workers.batches.lines import Line, LineTooLong, read_lines
+from workers.batches.writing import in_chunks
 from workers.settings import WorkerSettings
 
 MODEL = "ovis2-reader"
@@ -41,6 +47,14 @@ def line(custom_id: str, text: str = "Say hello.", **body: Any) -> dict[str, Any
     """A line that can be run."""
     chat = {"model": MODEL, "messages": [{"role": "user", "content": text}], **body}
     return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": chat}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what other threads bring about."""
+    ends = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < ends, "it never came to that"
+        time.sleep(0.01)
 
 
 def jsonl(*lines: Any) -> bytes:
@@ -129,8 +143,8 @@ def desk(servers: LocalStack, client: redis.Redis, fleet_settings: FleetSettings
     blobs = BlobStore(fleet_settings)
     values: dict[str, Any] = {name.removeprefix("OVIS_").lower(): value for name, value in servers.env.items()}
 
-    def start(**settings: Any) -> BatchKeeper:
-        return batch_keeper(WorkerSettings(**{**values, **settings}), CollectorRegistry(), client, blobs)
+    def start(through: BlobStore = blobs, **settings: Any) -> BatchKeeper:
+        return batch_keeper(WorkerSettings(**{**values, **settings}), CollectorRegistry(), client, through)
 
     return Desk(client, blobs, start(batch_window=4, batch_max_lines=50, batch_max_line_bytes=100_000), start)
 
@@ -417,6 +431,105 @@ def test_a_batch_whose_file_was_lost_fails(desk: Desk) -> None:
     assert (failed.status, [error.code for error in failed.errors]) == ("failed", ["input_unavailable"])
 
 
+def test_a_batch_whose_file_was_lost_midway_stops_its_lines_and_leaves_their_answers(desk: Desk) -> None:
+    batch_id = desk.create(jsonl(*(line(str(number)) for number in range(6))))
+    desk.step(batch_id)
+    desk.step(batch_id)
+    attempt = desk.claim()
+    assert attempt is not None
+    desk.answer(attempt)
+    desk.blobs.delete_prefix("files/")
+    failed = desk.step(batch_id)
+    assert (failed.status, [error.code for error in failed.errors]) == ("failed", ["input_unavailable"])
+    assert desk.claim() is None
+    assert desk.client.hget(store.task_key(attempt.task_id), "status") == "succeeded"
+
+
+@pytest.mark.parametrize("change", ["secret", "bucket"])
+@pytest.mark.parametrize("steps", [0, 1, 3], ids=["validating", "in_progress", "finalizing"])
+def test_a_bucket_closed_or_gone_for_a_while_costs_a_batch_nothing(
+    desk: Desk, fleet_settings: FleetSettings, change: str, steps: int
+) -> None:
+    batch_id = desk.create(jsonl(line("a")))
+    for _ in range(steps):
+        desk.step(batch_id)
+        desk.answer_all()
+    before = desk.read(batch_id)
+    wrong = {"secret": {"s3_secret_access_key": SecretStr("wrong")}, "bucket": {"s3_bucket": "nowhere"}}
+    closed = desk.start(BlobStore(fleet_settings.model_copy(update=wrong[change])))
+    desk.make_due(batch_id)
+    assert closed.look()
+    after = desk.read(batch_id)
+    assert (after.status, after.losses, after.fed) == (before.status, 0, before.fed)
+    for _ in range(4 - steps):
+        desk.step(batch_id)
+        desk.answer_all()
+    done = desk.read(batch_id)
+    assert (done.status, [item["custom_id"] for item in desk.lines(done.output_file)]) == ("completed", ["a"])
+
+
+def test_a_result_that_cannot_be_read_for_a_while_is_waited_for(desk: Desk, fleet_settings: FleetSettings) -> None:
+    batch_id = desk.create(jsonl(line("a"), line("b")))
+    desk.step(batch_id)
+    desk.step(batch_id)
+    for _ in range(2):
+        attempt = desk.claim()
+        assert attempt is not None
+        desk.answer(attempt, "kept", inline=False)
+    assert desk.step(batch_id).status == "finalizing"
+    with road_without("/results/", str(fleet_settings.s3_endpoint_url)) as address:
+        partly = desk.start(BlobStore(fleet_settings.model_copy(update={"s3_endpoint_url": address})))
+        desk.make_due(batch_id)
+        assert partly.look()
+    waiting = desk.read(batch_id)
+    assert (waiting.status, waiting.losses, waiting.output_file, waiting.error_file) == ("finalizing", 0, None, None)
+    done = desk.step(batch_id)
+    assert (done.status, done.completed, done.failed) == ("completed", 2, 0)
+    texts = [item["response"]["body"]["choices"][0]["message"]["content"] for item in desk.lines(done.output_file)]
+    assert texts == ["kept", "kept"]
+
+
+def test_a_line_whose_task_failed_for_an_outage_is_not_waited_for(desk: Desk) -> None:
+    batch_id = desk.create(jsonl(line("a")))
+    desk.step(batch_id)
+    desk.step(batch_id)
+    attempt = desk.claim()
+    assert attempt is not None
+    error = BlobsUnavailable("the object store refused").info()
+    run(desk.client, store.finish(attempt, "failed", error_json=error.model_dump_json()))
+    desk.step(batch_id)
+    done = desk.step(batch_id)
+    assert (done.status, done.completed, done.failed) == ("completed", 0, 1)
+    (failed,) = desk.lines(done.error_file)
+    assert failed["response"]["body"]["error"]["code"] == "blobs_unavailable"
+
+
+def test_lines_are_held_in_memory_by_their_number_and_their_bytes() -> None:
+    def sizes(*lengths: int) -> list[int]:
+        return [len(chunk) for chunk in in_chunks(Line(b"x" * length, 1, 1) for length in lengths)]
+
+    mib = 1024**2
+    assert sizes() == []
+    assert sizes(*[1] * 250) == [100, 100, 50]
+    assert sizes(*[3 * mib] * 7) == [3, 3, 1]
+    assert sizes(32 * mib, 1, 1) == [1, 2]
+
+
+def test_a_lease_is_renewed_again_after_a_renewal_that_broke(desk: Desk) -> None:
+    batch_id = desk.create(jsonl(line("a")))
+    held = run(desk.client, claim_batch("holder"))
+    assert held is not None
+    key, aside = batch_key(batch_id), f"{batch_key(batch_id)}:aside"
+    with BatchLease(desk.client, held, lambda: False, renewal_s=0.01) as lease:
+        desk.client.rename(key, aside)
+        desk.client.set(key, "no hash")  # the script breaks on it
+        with capture_logs() as logs:
+            until(lambda: any(entry["event"] == "batch_renewal_failed" for entry in logs))
+        desk.client.rename(aside, key)
+        run(desk.client, cancel_batch(batch_id, "acme"))
+        until(lambda: lease.check() == "cancelling")
+
+
 def test_what_has_had_its_time_goes(desk: Desk) -> None:
     batch_id = desk.create(jsonl(line("a")))
     desk.step(batch_id)
@@ -435,7 +548,8 @@ def test_what_has_had_its_time_goes(desk: Desk) -> None:
     assert not desk.client.exists(file_key(running.input_file))
     assert not desk.client.exists(batch_key(batch_id))
     assert desk.client.get(f"ovis:purged:{batch_id}") == "acme"
-    assert [stored.task_id for stored in desk.blobs.list_tasks("files")] == [done.output_file]
+    stored = {stored.task_id for stored in desk.blobs.list_tasks("files")}
+    assert stored & {done.input_file, done.output_file} == {done.output_file}
     assert desk.client.hget("ovis:load", "b:acme") == "0"
 
 

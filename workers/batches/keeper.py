@@ -121,11 +121,12 @@ class BatchKeeper:
         try:
             if held.record.losses >= _MAX_LOSSES and held.record.status != "in_progress":
                 return self._fail(held, "attempts_exhausted", "every worker that looked at it was lost"), "whole"
-            return self._move(lease), "whole"
+            try:
+                return self._move(lease), "whole"
+            except InputUnavailable as exc:
+                return self._lose(lease, exc.code), "whole"
         except StepEnded:
             return _AT_ONCE_MS, "cut"
-        except InputUnavailable as exc:
-            return self._fail(held, exc.code, "the batch's input file isn't there any more"), "whole"
         except FleetError as exc:
             log.warning("batch_step_failed", batch_id=held.record.id, code=exc.code)
             return _OUTAGE_MS, "cut"
@@ -191,6 +192,12 @@ class BatchKeeper:
             files=written.files,
         )
         return self._end(held, command)
+
+    def _lose(self, lease: BatchLease, code: str) -> int:
+        """End a batch whose file is gone, and with it the lines' ids: no line runs for an answer without a place."""
+        Stopper(self.client).stop(lease)
+        message = "the batch's input file isn't there any more; what was answered stands in the lines' tasks"
+        return self._fail(lease.held, code, message)
 
     def _fail(self, held: HeldBatch, code: str, message: str) -> int:
         return self._end(held, end_batch(held.record.id, held.token, errors=[BatchError(code=code, message=message)]))

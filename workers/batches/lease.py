@@ -11,7 +11,7 @@ import redis
 
 from contract.batch_changes import HeldBatch, renew_batch
 from contract.batches import BatchStatus
-from contract.errors import StoreUnavailable
+from contract.errors import FleetError
 from contract.logs import get_logger
 from contract.redis_io import run
 from contract.scripting import RENEWAL_S
@@ -30,12 +30,16 @@ class BatchLease:
         client: Thread-safe.
         held: The batch.
         leaving: Whether the worker is going away.
+        renewal_s: Seconds between renewals.
     """
 
-    def __init__(self, client: redis.Redis, held: HeldBatch, leaving: Callable[[], bool]) -> None:
+    def __init__(
+        self, client: redis.Redis, held: HeldBatch, leaving: Callable[[], bool], renewal_s: float = RENEWAL_S
+    ) -> None:
         self._client = client
         self.held = held
         self._leaving = leaving
+        self._renewal_s = renewal_s
         self._status: BatchStatus = held.record.status
         self._lost = False
         self._over = threading.Event()
@@ -60,11 +64,12 @@ class BatchLease:
         return self._status
 
     def _renew(self) -> None:
-        while not self._over.wait(RENEWAL_S):
+        while not self._over.wait(self._renewal_s):
             try:
                 status = run(self._client, renew_batch(self.held.record.id, self.held.token))
-            except StoreUnavailable:
-                continue  # the lease outlives some renewals
+            except FleetError as exc:  # the lease outlives some renewals
+                log.warning("batch_renewal_failed", batch_id=self.held.record.id, code=exc.code)
+                continue
             if status == "lost":
                 log.warning("batch_lease_lost", batch_id=self.held.record.id)
                 self._lost = True

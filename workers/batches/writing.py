@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import islice
 from tempfile import TemporaryFile
 from typing import IO, Literal
 
@@ -26,10 +25,10 @@ from contract.results import Usage
 from contract.store import task_key
 from contract.task import TaskStatus
 from workers.batches.lease import BatchLease
-from workers.batches.lines import read_lines
+from workers.batches.lines import Line, read_lines
 
-#: Lines whose records are read at once.
-_CHUNK = 100
+#: Lines whose records are read at once: how many, and from how many bytes on there are no more of them.
+_CHUNK, _CHUNK_BYTES = 100, 8 * 1024**2
 
 _MEDIA_TYPE = "application/jsonl"
 
@@ -92,11 +91,12 @@ class OutputWriter:
     def _lines(self, held: HeldBatch) -> Iterator[_AskedLine]:
         record = held.record
         with closing(self.blobs.chunks(record.input_blob)) as chunks:
-            lines = enumerate(read_lines(chunks, self.max_line_bytes))
-            while chunk := list(islice(lines, _CHUNK)):
-                numbers = [number for number, _ in chunk]
+            begin = 0
+            for chunk in in_chunks(read_lines(chunks, self.max_line_bytes)):
+                numbers = list(range(begin, begin + len(chunk)))
+                begin += len(chunk)
                 records, refused = self._read(record.id, numbers)
-                for (number, line), task, error in zip(chunk, records, refused, strict=True):
+                for number, line, task, error in zip(numbers, chunk, records, refused, strict=True):
                     found = read_line(line.text, line.number)
                     if isinstance(found, BatchError):
                         raise InputUnavailable("the file isn't the one that was checked")
@@ -125,30 +125,30 @@ class OutputWriter:
         if asked.refused is not None:
             error = ErrorInfo(code=asked.refused.code, detail=asked.refused.detail, retryable=False)
             return _with(begun, task_id, _failure(error, held, asked.refused.pointer))
-        try:
-            return _with(begun, task_id, (200, self._completion(asked)))
-        except FleetError as exc:
-            return _with(begun, task_id, _failure(exc.info(), held))
+        completion = self._completion(asked)
+        if isinstance(completion, FleetError):
+            return _with(begun, task_id, _failure(completion.info(), held))
+        return _with(begun, task_id, (200, completion))
 
-    def _completion(self, asked: _AskedLine) -> ChatCompletion:
-        """The answer of a line that was run.
+    def _completion(self, asked: _AskedLine) -> ChatCompletion | FleetError:
+        """The answer of a line that was run, or why there is none for good.
 
         Raises:
-            FleetError: Why there is none.
+            BlobsUnavailable: S3 is away: there may be an answer. A task's own error is returned, whatever its kind.
         """
         record = asked.record
         if record is None:
-            raise Gone("the task of this line was deleted before the batch ended")
+            return Gone("the task of this line was deleted before the batch ended")
         error = why_none(record)
         if error is not None:
-            raise error
+            return error
         assert record.result is not None
         answer = answer_in(record)
         if answer is None:
             try:
                 answer = answer_of(json.loads(self.blobs.get(record.result.blob_key)))
-            except InputUnavailable as exc:
-                raise Gone("the stored result isn't there any more") from exc
+            except InputUnavailable:
+                return Gone("the stored result isn't there any more")
         return ChatCompletion.of(record, asked.line.model, answer)
 
     def _store(self, held: HeldBatch, which: Literal["output", "error"], spool: IO[bytes]) -> WrittenFile:
@@ -159,6 +159,20 @@ class OutputWriter:
         key = file_blob_key(record.tenant, file_id, record.claims)
         self.blobs.put_file(key, spool, _MEDIA_TYPE)
         return WrittenFile(which, file_id, f"{record.id}_{which}.jsonl", key, size_bytes)
+
+
+def in_chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """The lines in their order, few enough at a time to lie in memory: more than 8 MiB only by the last of them."""
+    chunk: list[Line] = []
+    size = 0
+    for line in lines:
+        chunk.append(line)
+        size += len(line.text)
+        if len(chunk) == _CHUNK or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _unrun(asked: _AskedLine, held: HeldBatch) -> UnrunError | None:
