@@ -42,6 +42,17 @@ def test_full_attention_gives_what_sdpa_gives(dtype: torch.dtype) -> None:
     torch.testing.assert_close(attend_fully(query, key, value).float(), expected, atol=0.03, rtol=0.03)
 
 
+def test_full_attention_can_be_trained() -> None:
+    inputs = [states(3, 64, count=2).requires_grad_() for _ in range(3)]
+    wide = [value.detach().float().requires_grad_() for value in inputs]
+    attend_fully(*inputs).float().square().sum().backward()  # type: ignore[no-untyped-call]
+    scaled_dot_product_attention(*wide).square().sum().backward()  # type: ignore[no-untyped-call]
+    for narrow, value in zip(inputs, wide, strict=True):
+        assert narrow.grad is not None
+        assert value.grad is not None
+        torch.testing.assert_close(narrow.grad.float(), value.grad, atol=0.1, rtol=0.1)
+
+
 def batch_of(lengths: list[int], num_queries: list[int]) -> dict[str, object]:
     """A packed batch whose keys lie one after the other in the cache."""
     return {
