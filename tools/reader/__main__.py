@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from tools.reader.export import export
 from tools.reader.first_weights import begin_tower, begin_words
 from tools.reader.pages import held_out_sets, training_set
 from tools.reader.reader_stage import ReaderStage
+from tools.reader.samples import refresh_samples
 from tools.reader.shape import build_model
 from tools.reader.tower_stage import TowerStage
 from tools.reader.training import Plan, Stage, load_state, packed, restore, save_state, train
@@ -57,10 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     exporting = commands.add_parser("export", help="write the checkpoint of the last stage")
     exporting.add_argument("folder", type=Path)
     exporting.set_defaults(run=_export)
+    sampling = commands.add_parser("samples", help="read a checkpoint's sample pages anew")
+    sampling.add_argument("folder", type=Path)
+    sampling.set_defaults(run=_samples)
     evaluating = commands.add_parser("evaluate", help="read held-out pages; the last line is JSON")
     evaluating.add_argument("--checkpoint", type=Path, default=bundled_model_path())
     evaluating.add_argument("--pages", type=int, default=200)
     evaluating.add_argument("--sets", nargs="+", help="only these sets")
+    evaluating.add_argument("--json", type=Path, help="write all figures to this file, too")
     evaluating.set_defaults(run=_evaluate)
     return parser
 
@@ -118,10 +124,18 @@ def _export(options: argparse.Namespace) -> None:
     export(model, options.folder)
 
 
+def _samples(options: argparse.Namespace) -> None:
+    for name, rate in refresh_samples(options.folder).items():
+        print(f"{name:<14} CER {rate * 100:.1f} %")
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     sets = held_out_sets()
     chosen = {name: sets[name] for name in options.sets or sets}
     scores = evaluate(options.checkpoint, chosen, options.pages)
+    if options.json:
+        figures = {name: asdict(one) for name, one in scores.items()}
+        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(table(scores))
     print(json.dumps(summary(scores)))
 
