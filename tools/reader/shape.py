@@ -26,8 +26,8 @@ SHARED_FILES = (
 #: Ids of the tokenizer's special tokens.
 END_OF_TEXT, END_OF_TURN = 256, 258
 VOCAB_SIZE = 259
-#: Positions of one sequence: five tiles and a page of 40 x 40 characters fit.
-MAX_CONTEXT = 8192
+#: Positions of one sequence, as `contract.catalogue` has it; five tiles and what stands on them fit.
+MAX_CONTEXT = 4096
 
 TOWER_WIDTH, TOWER_LAYERS = 192, 5
 TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 160, 4, 5
