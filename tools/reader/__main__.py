@@ -94,7 +94,7 @@ def _train_words(options: argparse.Namespace) -> None:
 
 def _train_reader(options: argparse.Namespace) -> None:
     model = build_model()
-    _load(model, TOWER, WORDS)
+    _load(model, TOWER, READER if READER.exists() else WORDS)
     _train(ReaderStage(model, training_set(), batch=10), READER, options)
 
 
