@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 PACKAGE := pyproject.toml constraints.txt
 
-# Length and seed of `make chaos`.
+# Length and seed of `make chaos`; length and stage of `make reader-train`.
 TASKS ?= 1000
 MINUTES ?= 10
 SEED ?= 1
+STAGE ?= tower
 
-.PHONY: peers bench bench-media demo up test test-slow chaos lint format verify clean
+.PHONY: peers bench bench-media demo up test test-slow chaos lint format verify reader-train reader-eval clean
 
 # What serving needs: gateway, worker, and the servers of the local stack.
 $(VENV)/.runtime: $(PACKAGE)
@@ -25,8 +26,8 @@ $(VENV)/.dev: $(VENV)/.runtime
 	$(PIP) install --no-deps moviepy==2.2.1 # its pin would hold Pillow back: docs/decisions/0005-moviepy.md
 	touch $@
 
-demo: $(VENV)/.runtime ## Start everything, read a receipt, stop everything
-	$(BIN)/ovis-fleet demo examples/receipt.png
+demo: $(VENV)/.runtime ## Start everything, read three pictures, stop everything
+	$(BIN)/ovis-fleet demo
 
 up: $(VENV)/.runtime ## Start everything and stay
 	$(BIN)/ovis-fleet up
@@ -77,6 +78,13 @@ bench: $(VENV)/.dev ## Speed of the engine against static batches; PEER=vllm add
 
 bench-media: $(VENV)/.dev .peers/moviepy/.made ## Speed of tiling and frame reading
 	$(BIN)/python -m tests.bench media
+
+# The bundled reader's making: fonts and more in tools/reader/README.md.
+reader-train: $(VENV)/.dev ## Train the reader's stage STAGE (tower, words, reader) for MINUTES, from its state
+	$(BIN)/python -m tools.reader train-$(STAGE) --minutes $(MINUTES)
+
+reader-eval: $(VENV)/.dev ## Read held-out pages with the bundled reader; the last line is JSON
+	$(BIN)/python -m tools.reader evaluate
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -41,8 +41,13 @@ def attend_fully(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     if not products_pay(query):
         return scaled_dot_product_attention(query, key, value)
-    output = torch.empty_like(query)
     scaled = query * query.shape[-1] ** -0.5
+    if query.requires_grad:
+        # Writing into slices of one output would cost the backward pass a copy of it per head.
+        heads = zip(*(part.flatten(0, 1).unbind() for part in (scaled, key, value)), strict=True)
+        attended = [torch.mm(torch.mm(q, k.t()).softmax(-1), v) for q, k, v in heads]
+        return torch.stack(attended).view(query.shape)
+    output = torch.empty_like(query)
     for picture in range(query.shape[0]):
         for head in range(query.shape[1]):
             weights = torch.mm(scaled[picture, head], key[picture, head].t()).softmax(-1)

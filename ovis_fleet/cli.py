@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ovis_fleet.addresses import NoGatewayError, find_gateway, open_client
 from ovis_fleet.dead_letters import dead_letters_app
-from ovis_fleet.demo import Demo, default_picture
+from ovis_fleet.demo import Demo, default_pictures
 from ovis_fleet.display import print_lines, to_json
 from ovis_fleet.errors import ClientError, TaskTimeoutError, UnreachableError
 from ovis_fleet.exit_codes import ExitCode
@@ -106,18 +106,18 @@ def up(
 
 @app.command()
 def demo(
-    file: Annotated[
-        Path | None, typer.Argument(exists=True, dir_okay=False, help="A picture; the example by default.")
+    files: Annotated[
+        list[Path] | None, typer.Argument(exists=True, dir_okay=False, help="Pictures; the examples by default.")
     ] = None,
     model: ModelOption = "ovis2-reader",
     device: DeviceOption = "cpu",
 ) -> None:
-    """Start a fleet, send it a picture and a question, show what comes back, and stop it."""
-    picture = file or default_picture()
-    if picture is None:
-        raise typer.BadParameter("give a picture: the example comes with a checkout only", param_hint="FILE")
+    """Start a fleet, send it pictures and a question, show what comes back, and stop it."""
+    pictures = files or default_pictures()
+    if not pictures:
+        raise typer.BadParameter("give a picture: the examples come with a checkout only", param_hint="FILES")
     console = Console()
-    use = Demo(picture, model, console).run
+    use = Demo(pictures, model, console).run
     outcome = run_stack(StackConfig(model=model, device=device), console, use)
     raise typer.Exit(ExitCode.INTERRUPTED if outcome is None else outcome)
 

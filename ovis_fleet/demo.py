@@ -1,6 +1,7 @@
-"""``ovis-fleet demo``: a picture and a text-only task through a whole local stack."""
+"""``ovis-fleet demo``: pictures and a text-only task through a whole local stack."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,30 +15,33 @@ from ovis_fleet.records import Task
 from ovis_fleet.stack import LocalStack
 from ovis_fleet.task_tables import failure_line, status_text, usage_line
 
-#: For both tasks together; the bundled model needs seconds on a CPU.
+#: For all tasks together; the bundled model needs seconds on a CPU.
 _TIMEOUT_S = 120.0
 
 _QUESTION = "Say hello."
 
+#: The checkout's example pictures, in the order in which they are shown.
+_EXAMPLES = ("receipt.png", "label.png", "invoice.png")
 
-def default_picture() -> Path | None:
-    """Returns the checkout's example picture; None outside a checkout."""
-    path = Path(__file__).resolve().parent.parent / "examples" / "receipt.png"
-    return path if path.is_file() else None
+
+def default_pictures() -> list[Path]:
+    """Returns the checkout's example pictures; none outside a checkout."""
+    folder = Path(__file__).resolve().parent.parent / "examples"
+    return [path for name in _EXAMPLES if (path := folder / name).is_file()]
 
 
 class Demo:
-    """Runs the two tasks and tells what comes of them."""
+    """Runs a task per picture and one without, and tells what comes of them."""
 
-    def __init__(self, picture: Path, model: str, console: Console) -> None:
+    def __init__(self, pictures: Sequence[Path], model: str, console: Console) -> None:
         """Does nothing yet.
 
         Args:
-            picture: what the first task reads.
-            model: what both tasks ask.
+            pictures: what is read, a task each.
+            model: what all tasks ask.
             console: where the story goes.
         """
-        self._picture = picture
+        self._pictures = pictures
         self._model = model
         self._console = console
         self._started = 0.0
@@ -46,14 +50,14 @@ class Demo:
         """Submits, follows, and prints the results.
 
         Returns:
-            0 when both tasks succeeded, else 1.
+            0 when all tasks succeeded, else 1.
         """
         self._started = time.monotonic()
         with Client(stack.url, stack.api_key) as client:
             tasks = {
-                self._picture.name: client.submit(self._picture, model=self._model, operation="ocr"),
-                "text only": client.submit(kind="text", model=self._model, prompt=_QUESTION),
+                str(picture): client.submit(picture, model=self._model, operation="ocr") for picture in self._pictures
             }
+            tasks["text only"] = client.submit(kind="text", model=self._model, prompt=_QUESTION)
             ended = follow(client, tasks, self._show_change, _TIMEOUT_S)
             failed = [failure_line(label, task) for label, task in ended.items() if task.status != "succeeded"]
             if failed:

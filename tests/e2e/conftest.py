@@ -18,6 +18,9 @@ RECEIPT = ROOT / "examples" / "receipt.png"
 SAMPLES = ROOT / "ovis_engine" / "models" / "ovis2-reader" / "samples"
 MODEL = "ovis2-reader"
 
+#: Pictures whose text lies beside them.
+EXAMPLES = sorted((ROOT / "examples").glob("*.png"))
+
 
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[LocalStack]:

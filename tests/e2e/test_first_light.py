@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,14 +16,17 @@ import httpx
 import pytest
 import redis
 from PIL import Image
+from rich.console import Console
 
 from contract.blobs import BlobStore
 from contract.settings import FleetSettings
 from ovis_engine import Engine, EngineConfig, Request, bundled_model_path, tile_image
 from ovis_fleet import Client
+from ovis_fleet.demo import Demo, default_pictures
+from ovis_fleet.display import StackView
 from ovis_fleet.records import Task
 from ovis_fleet.stack import LocalStack
-from tests.e2e.conftest import MODEL, RECEIPT, SAMPLES
+from tests.e2e.conftest import EXAMPLES, MODEL, RECEIPT, SAMPLES
 
 PICTURES = [RECEIPT, *sorted(SAMPLES.glob("sample*.png"))]
 
@@ -72,6 +76,23 @@ def test_the_receipt_is_read_and_the_result_lies_in_s3(fleet: LocalStack, api: C
     key = task.result.location.removeprefix(f"s3://{blobs.bucket}/")
     assert json.loads(blobs.get(key))["text"] == truth
     assert api.result(task.id, "text") == truth
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[example.stem for example in EXAMPLES])
+def test_every_example_is_read_without_an_error(api: Client, queue: redis.Redis, example: Path) -> None:
+    task = api.submit(example, model=MODEL, operation="ocr", wait_s=60)
+    assert task.result is not None
+    assert task.result.text == example.with_suffix(".txt").read_text().rstrip("\n")
+
+
+def test_the_demo_prints_the_examples_texts(fleet: LocalStack, queue: redis.Redis) -> None:
+    printed = io.StringIO()
+    demo = Demo(default_pictures(), MODEL, Console(file=printed, width=100))
+    assert demo.run(fleet, StackView(Console(file=io.StringIO()))) == 0
+    assert [picture.name for picture in default_pictures()] == ["receipt.png", "label.png", "invoice.png"]
+    for picture in default_pictures():
+        for line in picture.with_suffix(".txt").read_text().splitlines():
+            assert f"│ {line} " in printed.getvalue()
 
 
 def test_a_text_task_runs(api: Client, queue: redis.Redis) -> None:

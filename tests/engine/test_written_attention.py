@@ -47,6 +47,17 @@ def test_full_attention_gives_what_sdpa_gives(dtype: torch.dtype) -> None:
     torch.testing.assert_close(attend_fully(query, key, value).float(), expected, atol=0.03, rtol=0.03)
 
 
+def test_full_attention_can_be_trained() -> None:
+    inputs = [states(3, 64, count=2).requires_grad_() for _ in range(3)]
+    wide = [value.detach().float().requires_grad_() for value in inputs]
+    attend_fully(*inputs).float().square().sum().backward()  # type: ignore[no-untyped-call]
+    scaled_dot_product_attention(*wide).square().sum().backward()  # type: ignore[no-untyped-call]
+    for narrow, value in zip(inputs, wide, strict=True):
+        assert narrow.grad is not None
+        assert value.grad is not None
+        torch.testing.assert_close(narrow.grad.float(), value.grad, atol=0.1, rtol=0.1)
+
+
 @pytest.mark.parametrize("lengths", [[5, 7], [9, 9, 9], [64, 17, 900, 22, 700]], ids=str)
 @pytest.mark.parametrize("key_heads", [1, 2, 4])
 def test_rows_together_give_what_each_gives_alone(lengths: list[int], key_heads: int) -> None:
