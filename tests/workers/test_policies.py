@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -126,7 +128,11 @@ def test_a_step_after_the_end_of_its_job_is_no_job() -> None:
 
 
 def test_jobs_begin_and_end_while_others_are_looked_at() -> None:
-    jobs, closing, switch_s = JobWatch(), threading.Event(), sys.getswitchinterval()
+    def clock() -> float:
+        time.sleep(0)  # lets a look begin
+        return 0.0
+
+    jobs, closing, switch_s = JobWatch(clock), threading.Event(), sys.getswitchinterval()
 
     def come_and_go() -> None:
         while not closing.is_set():
@@ -136,10 +142,13 @@ def test_jobs_begin_and_end_while_others_are_looked_at() -> None:
     threads = [threading.Thread(target=come_and_go) for _ in range(2)]
     sys.setswitchinterval(1e-6)
     try:
-        for thread in threads:
-            thread.start()
-        for _ in range(2000):
-            jobs.look()
+        with ExitStack() as standing:
+            for _ in range(500):  # a look takes a while, so that the others come and go meanwhile
+                standing.enter_context(jobs.job())
+            for thread in threads:
+                thread.start()
+            for _ in range(2000):
+                jobs.look()
     finally:
         sys.setswitchinterval(switch_s)
         closing.set()
