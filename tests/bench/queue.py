@@ -21,7 +21,7 @@ from rich.table import Table
 
 from contract import store
 from contract.redis_io import connect, run
-from contract.task import Attempt, ObjectInput, PartResult, TaskSpec, Usage, new_task_id
+from contract.task import Attempt, ObjectInput, PartResult, TaskSpec, Usage, dumps, new_task_id
 from ovis_fleet.stack import LocalStack, StackConfig
 
 QUEUE = "ovis2-reader"
@@ -122,7 +122,8 @@ class QueueBench:
         )
 
     def _submit_args(self) -> Iterator[str]:
-        yield from (new_task_id(), f"tenant-{next(self._numbers) % _TENANTS}", *map(str, self._submit.args[2:]))
+        _, _, *others = json.loads(str(self._submit.args[0]))
+        yield dumps([new_task_id(), f"tenant-{next(self._numbers) % _TENANTS}", *others])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
