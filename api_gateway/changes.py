@@ -44,7 +44,7 @@ class Changes:
         Under an idempotency key that its last retry had, nothing changes any more.
 
         Raises:
-            WrongStatus: The task hasn't failed, nor has any part of it.
+            WrongStatus: The task hasn't failed, nor has any part of it; or its batch is about to end.
         """
         before = await self.records.find(task_id, tenant)
         # The script alone would take "queued" for its own work, repeated after a lost reply.
@@ -54,6 +54,8 @@ class Changes:
             raise Gone("the task's retention has ended: it is being purged")
         if outcome == "missing":
             await self.records.raise_missing(task_id, tenant)
+        if outcome.startswith("batch "):
+            raise WrongStatus(f"the task is a line of a {outcome}: it can be retried once the batch has ended")
         if outcome != "retried" and not (before.can_be_retried and outcome == "queued"):
             raise WrongStatus(f"the task is {outcome}; only what failed can be retried: a task, or parts of it")
         return await self.records.find(task_id, tenant)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,6 +61,30 @@ class HeldBatch:
 
 
 @dataclass(frozen=True)
+class ClaimedBatch:
+    """A batch under a lease, as it came from Redis: what of it can't be read doesn't cost the lease.
+
+    Attributes:
+        fields: Its record's.
+        now_ms: When it was claimed, by the clock of Redis.
+    """
+
+    id: str
+    fields: Mapping[str, str]
+    token: str
+    now_ms: int
+
+    def read(self) -> HeldBatch:
+        """What stands in it.
+
+        Raises:
+            ValidationError: Another version of this software wrote it in a form that isn't read here.
+        """
+        terms = BatchTerms.model_validate_json(self.fields.get("terms", "null"))
+        return HeldBatch(BatchRecord.from_hash(self.id, self.fields), terms, self.token, self.now_ms)
+
+
+@dataclass(frozen=True)
 class WrittenFile:
     """An output that lies in the blob store."""
 
@@ -81,16 +105,14 @@ def create_batch(new: NewBatch) -> Command[tuple[CreateOutcome, str]]:
     return Command(load_script("batch_create"), args, lambda reply: (reply[0], reply[1]))
 
 
-def claim_batch(token: str) -> Command[HeldBatch | None]:
+def claim_batch(token: str) -> Command[ClaimedBatch | None]:
     """Take the batch that is most due under a lease; None where none is due."""
 
-    def parse(reply: list[Any] | None) -> HeldBatch | None:
+    def parse(reply: list[Any] | None) -> ClaimedBatch | None:
         if reply is None:
             return None
         batch_id, flat, now_ms = reply
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        terms = BatchTerms.model_validate_json(fields["terms"])
-        return HeldBatch(BatchRecord.from_hash(batch_id, fields), terms, token, int(now_ms))
+        return ClaimedBatch(batch_id, dict(zip(flat[::2], flat[1::2], strict=True)), token, int(now_ms))
 
     return Command(load_script("batch_claim"), (token,), parse)
 

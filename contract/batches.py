@@ -9,9 +9,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from contract.results import Usage
 from contract.tenants import Tenant
@@ -52,6 +52,13 @@ class LineError(BaseModel):
     pointer: str | None = Field(None, description="JSON pointer into the line's body")
 
 
+def _known_limits(tenant: object) -> object:
+    """A stored tenant without what another version of this software added; its own file is read strictly."""
+    if not isinstance(tenant, Mapping):
+        return tenant
+    return {name: value for name, value in tenant.items() if name in Tenant.model_fields}
+
+
 class BatchTerms(BaseModel):
     """What the gateway lays down when it accepts a batch: workers know neither tenants nor HTTP.
 
@@ -59,7 +66,7 @@ class BatchTerms(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    tenant: Tenant = Field(description="without its keys")
+    tenant: Annotated[Tenant, BeforeValidator(_known_limits)] = Field(description="without its keys")
     queue_max_waiting_parts: int
     queue_max_bytes: int
     statuses: dict[str, int] = Field(description="HTTP status of every error's code, for the error file")
@@ -107,7 +114,7 @@ class BatchRecord(BaseModel):
             {
                 **{name: fields[name] for name in cls.model_fields if name in fields},
                 "id": batch_id,
-                "metadata": _metadata.validate_json(fields["metadata"]),
+                "metadata": _metadata.validate_json(fields.get("metadata", "null")),
                 "reached_ms": {name: int(fields[f"{name}_ms"]) for name in _TIMED if f"{name}_ms" in fields},
                 "errors": _errors.validate_json(fields.get("errors", "[]")),
                 "usage": Usage.model_validate_json(fields["usage"]) if "usage" in fields else None,

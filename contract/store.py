@@ -402,7 +402,10 @@ def expire_deadlines(limit: int = 100) -> Command[int]:
 
 
 def retry(task_id: str, tenant: str, idempotency_key: str = "") -> Command[str]:
-    """Run the failed parts of a task again; reply "queued", "retried" (by this key), "missing", "gone", or a status."""
+    """Run the failed parts of a task again.
+
+    The reply is "queued", "retried" (by this key), "missing", "gone", a status, or "batch <status>" while it ends.
+    """
     return Command(load_script("retry"), (task_id, tenant, idempotency_key), str)
 
 

@@ -14,6 +14,7 @@ import redis
 from redis.exceptions import LockError, RedisError
 
 from contract import store
+from contract.batches import batch_key
 from contract.blobs import BlobStore
 from contract.errors import FleetError
 from contract.logs import get_logger
@@ -30,7 +31,7 @@ _PURGE_BATCH = 100
 #: Seconds for which one io worker may purge alone.
 _PURGE_LOCK_S = 60.0
 
-#: Milliseconds after which a task whose webhooks haven't all ended is looked at again.
+#: Milliseconds after which a task whose webhooks, or whose batch, haven't all ended is looked at again.
 _PURGE_LATER_MS = 60_000
 
 #: Seconds without a step after which the process counts as dead. A step is a prefix of S3 at most: a listing and a
@@ -102,10 +103,19 @@ class Cleaner:
         due = self.client.zrangebyscore(store.RETENTION_KEY, "-inf", now_ms, start=0, num=_PURGE_BATCH)
         for task_id in map(str, due):
             self._step()
-            if self.client.hexists(store.task_key(task_id), "hooks"):  # a record outlives its deliveries
+            waited_for = self.client.hexists(store.task_key(task_id), "hooks")  # a record outlives its deliveries
+            if waited_for or self._in_unended_batch(task_id):
                 self.client.zadd(store.RETENTION_KEY, {task_id: now_ms + _PURGE_LATER_MS}, xx=True)
             else:
                 self._purge_task(task_id)
+
+    def _in_unended_batch(self, task_id: str) -> bool:
+        """Whether the task is a line of a batch that has yet to write its answer."""
+        batch = self.client.hget(store.task_key(task_id), "batch")
+        if batch is None:
+            return False
+        tenant, ended_ms = self.client.hmget(batch_key(str(batch)), "tenant", "ended_ms")
+        return tenant is not None and ended_ms is None
 
     def _purge_task(self, task_id: str) -> None:
         tenant = self.client.hget(store.task_key(task_id), "tenant")

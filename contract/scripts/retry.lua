@@ -2,7 +2,8 @@
 -- It takes a failed task, and a planned one that succeeded although some of its parts failed.
 -- ARGV: task, tenant, idempotency key or ''
 -- Reply: 'missing' | 'retried' (under this key, already) | 'queued' | the status that can't be retried |
---        'gone' (its retention is over: it is being purged)
+--        'gone' (its retention is over: it is being purged) | 'batch cancelling' | 'batch finalizing' (it is a line of a
+--        batch that counts on its end)
 local id, tenant = ARGV[1], ARGV[2]
 local key = task_key(id)
 local f = call('HMGET', key, 'tenant', 'status', 'queue', 'parts_total', 'deadline_s', 'expires_ms', 'planned',
@@ -13,6 +14,9 @@ local incomplete = f[2] == 'succeeded' and f[7] and tonumber(f[8]) > 0
 if f[2] ~= 'failed' and not incomplete then return f[2] end
 local now = now_ms()
 if tonumber(f[6]) <= now then return 'gone' end
+local batch = call('HGET', key, 'batch')
+local batch_status = batch and call('HGET', batch_key(batch), 'status')
+if batch_status == 'cancelling' or batch_status == 'finalizing' then return 'batch ' .. batch_status end
 call('HSET', key, 'parts_failed', 0, 'parts_canceled', 0)
 call('HINCRBY', key, 'run', 1)
 count_line(key, f[2], -1)

@@ -68,7 +68,7 @@ class Batch:
         held = run(self.client, claim_batch(uuid4().hex))
         if held is not None:
             self.lost += [self.held] if self.held else []
-            self.held = held
+            self.held = held.read()
 
     def _lose(self) -> None:
         self.lost += [self.held] if self.held else []

@@ -25,6 +25,7 @@ from contract.batches import BatchRecord, BatchTerms, batch_key, line_task_id, n
 from contract.blobs import BlobStore, result_key
 from contract.errors import BlobsUnavailable, DeadlineExceeded, StoreUnavailable
 from contract.files import NewFile, add_file, file_blob_key, file_key, new_file_id
+from contract.metrics import QueueMetrics
 from contract.redis_io import connect, run
 from contract.scripting import LEASE_MS
 from contract.settings import FleetSettings
@@ -37,6 +38,7 @@ from workers.batches.keeper import BatchKeeper
 from workers.batches.lease import BatchLease
 from workers.batches.lines import Line, LineTooLong, read_lines
 from workers.batches.writing import in_chunks
+from workers.cleaning import Cleaner
 from workers.settings import WorkerSettings
 
 MODEL = "ovis2-reader"
@@ -504,6 +506,67 @@ def test_a_line_whose_task_failed_for_an_outage_is_not_waited_for(desk: Desk) ->
     assert failed["response"]["body"]["error"]["code"] == "blobs_unavailable"
 
 
+def test_a_batch_in_another_versions_form_rests_without_a_loss(desk: Desk) -> None:
+    batch_id = desk.create(jsonl(line("a")))
+    terms = desk.client.hget(batch_key(batch_id), "terms")
+    assert terms is not None
+    desk.client.hset(batch_key(batch_id), "terms", dumps({**json.loads(terms), "queue_max_bytes": {"of": "newer"}}))
+    with capture_logs() as logs:
+        for _ in range(10):  # more often than losses are borne
+            resting = desk.step(batch_id)
+    assert (resting.status, resting.losses) == ("validating", 0)
+    assert [entry["fields"] for entry in logs if entry["event"] == "batch_unreadable"] == [["queue_max_bytes"]] * 10
+    assert not desk.keeper.look()  # it isn't due at once
+    desk.client.hset(batch_key(batch_id), "terms", terms)
+    assert desk.step(batch_id).status == "in_progress"
+
+
+def test_what_another_version_knows_of_a_tenant_is_passed_over(desk: Desk) -> None:
+    batch_id = desk.create(jsonl(line("a")))
+    terms = json.loads(str(desk.client.hget(batch_key(batch_id), "terms")))
+    terms["tenant"]["max_of_tomorrow"] = 3
+    desk.client.hset(batch_key(batch_id), "terms", dumps(terms))
+    assert desk.step(batch_id).status == "in_progress"
+
+
+def test_the_answer_of_a_line_is_kept_until_the_batch_has_ended(desk: Desk) -> None:
+    batch_id = desk.create(jsonl(line("a")))
+    desk.step(batch_id)
+    desk.step(batch_id)
+    attempt = desk.claim()
+    assert attempt is not None
+    desk.answer(attempt, "kept", inline=False)
+    cleaner = Cleaner(desk.client, desk.blobs, QueueMetrics(CollectorRegistry()))
+    desk.client.zadd(store.RETENTION_KEY, {attempt.task_id: 1})  # its time is over
+    cleaner.one_pass()
+    desk.step(batch_id)
+    done = desk.step(batch_id)
+    assert (done.status, done.completed, done.failed) == ("completed", 1, 0)
+    desk.client.zadd(store.RETENTION_KEY, {attempt.task_id: 1})
+    cleaner.one_pass()
+    assert not desk.client.exists(store.task_key(attempt.task_id))
+
+
+@pytest.mark.parametrize("status", ["cancelling", "finalizing"])
+def test_a_line_is_not_retried_while_its_batch_ends(desk: Desk, status: str) -> None:
+    batch_id = desk.create(jsonl(line("a")))
+    desk.step(batch_id)
+    desk.step(batch_id)
+    attempt = desk.claim()
+    assert attempt is not None
+    run(desk.client, store.finish(attempt, "failed", error_json=DeadlineExceeded("no").info().model_dump_json()))
+    if status == "cancelling":
+        run(desk.client, cancel_batch(batch_id, "acme"))
+    else:
+        desk.step(batch_id)
+    assert desk.read(batch_id).status == status
+    assert run(desk.client, store.retry(attempt.task_id, "acme")) == f"batch {status}"
+    assert desk.client.hget(store.task_key(attempt.task_id), "status") == "failed"
+    done = desk.step(batch_id)
+    assert (done.under_way, done.failed) == (0, 1)
+    assert run(desk.client, store.retry(attempt.task_id, "acme")) == "queued"  # for its own sake
+
+
 def test_lines_are_held_in_memory_by_their_number_and_their_bytes() -> None:
     def sizes(*lengths: int) -> list[int]:
         return [len(chunk) for chunk in in_chunks(Line(b"x" * length, 1, 1) for length in lengths)]
@@ -517,10 +580,10 @@ def test_lines_are_held_in_memory_by_their_number_and_their_bytes() -> None:
 
 def test_a_lease_is_renewed_again_after_a_renewal_that_broke(desk: Desk) -> None:
     batch_id = desk.create(jsonl(line("a")))
-    held = run(desk.client, claim_batch("holder"))
-    assert held is not None
+    claimed = run(desk.client, claim_batch("holder"))
+    assert claimed is not None
     key, aside = batch_key(batch_id), f"{batch_key(batch_id)}:aside"
-    with BatchLease(desk.client, held, lambda: False, renewal_s=0.01) as lease:
+    with BatchLease(desk.client, claimed.read(), lambda: False, renewal_s=0.01) as lease:
         desk.client.rename(key, aside)
         desk.client.set(key, "no hash")  # the script breaks on it
         with capture_logs() as logs:

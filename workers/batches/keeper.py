@@ -13,6 +13,7 @@ from typing import Literal
 from uuid import uuid4
 
 import redis
+from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from contract.batch_changes import (
@@ -50,7 +51,7 @@ _AWAY_S = 2.0
 #: Milliseconds until a batch is looked at again whose lines are under way; the end of one brings it forward.
 _UNDER_WAY_MS = 5_000
 
-#: The same where lines find no room, where more can be done at once, and after an outage.
+#: The same where lines find no room, where more can be done at once, and after an outage or in another version's form.
 _NO_ROOM_MS, _AT_ONCE_MS, _OUTAGE_MS = 2_000, 0, 5_000
 
 #: Holders lost one after the other, after which a batch that isn't feeding lines is given up.
@@ -106,9 +107,16 @@ class BatchKeeper:
         Raises:
             StoreUnavailable: Redis is away; the lease of what was held runs out.
         """
-        held = run(self.client, claim_batch(uuid4().hex))
-        if held is None:
+        claimed = run(self.client, claim_batch(uuid4().hex))
+        if claimed is None:
             return False
+        try:
+            held = claimed.read()
+        except ValidationError as exc:  # a worker of the version that wrote it will read it
+            wrong = [".".join(map(str, error["loc"])) for error in exc.errors(include_input=False, include_url=False)]
+            log.warning("batch_unreadable", batch_id=claimed.id, record=exc.title, fields=wrong)
+            run(self.client, rest_batch(claimed.id, claimed.token, _OUTAGE_MS, "cut"))
+            return True
         with BatchLease(self.client, held, self._closing.is_set) as lease:
             rest_ms, outcome = self._step(lease)
         self.metrics.steps.labels(held.record.status, outcome).inc()
