@@ -7,8 +7,6 @@ a copy of its own, so that what it reads can't change any more; the upload itsel
 from __future__ import annotations
 
 import re
-import secrets
-import time
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,11 +16,12 @@ from api_gateway.blob_calls import BlobCalls
 from api_gateway.store_calls import store_call
 from contract.blobs import UPLOAD_KEPT_S, ObjectFacts, PresignedForm, upload_key
 from contract.errors import InputUnavailable, NotFound, TooLarge
+from contract.ids import sortable_id
 from contract.store import announced_key
 from contract.task_bodies import UploadedInput as UploadedInput
 from contract.tenants import Tenant
 
-#: What ``_new_id`` makes.
+#: What ``begin`` makes.
 UPLOAD_ID = re.compile(r"upl_[0-9a-f]{32}")
 
 #: How long the addresses of an upload are good for, in seconds.
@@ -65,7 +64,7 @@ class Uploads:
         most_bytes = min(self._max_bytes, tenant.max_waiting_bytes)
         if size_bytes > most_bytes:
             raise TooLarge(f"the upload would have {size_bytes} bytes; the limit is {most_bytes}")
-        upload_id = f"upl_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+        upload_id = sortable_id("upl_")
         key = upload_key(tenant.id, upload_id)
         async with store_call():
             await self._client.set(announced_key(tenant.id, upload_id), media_type, ex=UPLOAD_KEPT_S)

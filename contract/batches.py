@@ -6,13 +6,12 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
+from contract.ids import sortable_id
 from contract.results import Usage
 from contract.tenants import Tenant
 
@@ -143,7 +142,7 @@ def batch_index_key(tenant: str) -> str:
 
 def new_batch_id() -> str:
     """An id that sorts by creation time: 12 hex digits of milliseconds, then 80 random bits."""
-    return f"batch_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+    return sortable_id("batch_")
 
 
 def line_task_id(batch_id: str, line: int) -> str:

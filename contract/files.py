@@ -6,14 +6,13 @@ A file's bytes lie in the blob store as ``files/<tenant>/<file>/<n>``; its recor
 from __future__ import annotations
 
 import hashlib
-import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from contract.ids import sortable_id
 from contract.scripting import Command, load_script
 from contract.store import IDEMPOTENCY_S, PURGED_S
 
@@ -63,7 +62,7 @@ def file_prefix(tenant: str, file_id: str) -> str:
 
 def new_file_id() -> str:
     """An id that sorts by creation time."""
-    return f"file-{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+    return sortable_id("file-")
 
 
 def output_file_id(batch_id: str, which: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import time
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.catalogue import ModelCard, TaskKind
+from contract.ids import sortable_id
 from contract.operations import OPERATIONS, READING_PARTITION
 from contract.operations import Operation as Operation
 from contract.options import TaskOptions as TaskOptions
@@ -208,7 +207,7 @@ class Job(Claim):
 
 def new_task_id() -> str:
     """An id that sorts by creation time: 12 hex digits of milliseconds, then 80 random bits."""
-    return f"task_{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    return sortable_id("task_")
 
 
 def dumps(value: object) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from contract.ids import sortable_id
 
 EventType = Literal["task.succeeded", "task.failed", "task.canceled", "task.expired", "task.part.succeeded"]
 
@@ -49,7 +49,7 @@ def deliveries_key(tenant: str) -> str:
 
 def new_endpoint_id() -> str:
     """An id that sorts by creation time."""
-    return f"whep_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+    return sortable_id("whep_")
 
 
 class TaskWebhook(BaseModel):
