@@ -9,7 +9,7 @@ from api_gateway.errors import Refused
 from api_gateway.records import Records
 from api_gateway.submission_batches import SubmissionBatches
 from api_gateway.uploads import UploadedInput, Uploads
-from contract import store
+from contract import submissions
 from contract.blobs import input_key, task_prefixes, upload_key
 from contract.errors import (
     Gone,
@@ -106,12 +106,12 @@ class Submitter:
         size_bytes: int,
         idempotency_key: str,
         body_hash: str,
-    ) -> store.Submission:
+    ) -> submissions.Submission:
         """What the queue is told of the task."""
         most_bytes = min(tenant.max_waiting_bytes, self.queue_max_bytes)
         if size_bytes > most_bytes:
             raise TooLarge(f"the inputs have {size_bytes} bytes; {most_bytes} may wait")
-        return store.Submission(
+        return submissions.Submission(
             task_id=task_id,
             tenant=tenant.id,
             spec=spec,

@@ -12,7 +12,7 @@ from collections import deque
 import redis.asyncio
 
 from api_gateway.store_calls import store_call
-from contract import store
+from contract import submissions
 from contract.errors import FleetError, InternalError, StoreUnavailable
 from contract.redis_io import run_async
 
@@ -22,7 +22,7 @@ _MOST_TASKS = 8
 #: Scripts on their way at once: one runs while the next one is written.
 _MOST_SCRIPTS = 2
 
-_Waiting = tuple[store.Submission, "asyncio.Future[store.Submitted]"]
+_Waiting = tuple[submissions.Submission, "asyncio.Future[submissions.Submitted]"]
 
 
 class SubmissionBatches:
@@ -37,7 +37,7 @@ class SubmissionBatches:
         self._waiting: deque[_Waiting] = deque()
         self._senders: set[asyncio.Task[None]] = set()
 
-    async def send(self, submission: store.Submission) -> store.Submitted:
+    async def send(self, submission: submissions.Submission) -> submissions.Submitted:
         """Run the script for ``submission``; its reply says what became of it.
 
         Raises:
@@ -45,7 +45,7 @@ class SubmissionBatches:
             StoreUnavailable: Redis is away; the task may or may not have been accepted.
             InternalError: The script failed.
         """
-        future: asyncio.Future[store.Submitted] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[submissions.Submitted] = asyncio.get_running_loop().create_future()
         self._waiting.append((submission, future))
         if len(self._senders) < _MOST_SCRIPTS:
             sender = asyncio.create_task(self._send_all())
@@ -61,7 +61,7 @@ class SubmissionBatches:
             batch = [self._waiting.popleft() for _ in range(min(_MOST_TASKS, len(self._waiting)))]
             try:
                 async with store_call():
-                    replies = await run_async(self._client, store.submit_all([item for item, _ in batch]))
+                    replies = await run_async(self._client, submissions.submit_all([item for item, _ in batch]))
             except StoreUnavailable as exc:
                 # Who came meanwhile has waited, too, and would wait as long again.
                 batch.extend(self._waiting)

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from contract import store
+from contract import submissions
 from contract.redis_io import run
-from contract.store import Submission
+from contract.submissions import Submission
 from contract.task import TaskSpec, new_task_id
 from tests.api_gateway.conftest import Fleet
 
@@ -18,7 +18,7 @@ def submit(fleet: Fleet, tenant: str = "acme", **fields: Any) -> str:
     defaults: dict[str, Any] = {"kind": "text", "model": "ovis2-reader", "operation": "ask", "prompt": "x"}
     spec = TaskSpec(**(defaults | fields))
     submission = Submission(new_task_id(), tenant, spec, 1, 1.0, 10_000, 10_000)
-    return run(fleet.redis, store.submit(submission))[1]
+    return run(fleet.redis, submissions.submit(submission))[1]
 
 
 def walk(api: httpx.Client, **params: Any) -> list[list[str]]:

@@ -15,6 +15,7 @@ from api_gateway.submission_batches import SubmissionBatches
 from contract import store
 from contract.errors import InternalError, StoreUnavailable
 from contract.redis_io import connect_async
+from contract.submissions import Submission, Submitted
 from contract.task import TaskSpec, new_task_id
 from ovis_fleet.stack import LocalStack
 
@@ -23,8 +24,8 @@ T = TypeVar("T")
 _SPEC = TaskSpec(kind="text", model="ovis2-reader", operation="ask", prompt="hi")
 
 
-def submission() -> store.Submission:
-    return store.Submission(new_task_id(), "acme", _SPEC, cost=1, weight=1.0, tenant_limit=10_000, queue_limit=10_000)
+def submission() -> Submission:
+    return Submission(new_task_id(), "acme", _SPEC, cost=1, weight=1.0, tenant_limit=10_000, queue_limit=10_000)
 
 
 def sending(url: str, work: Callable[[SubmissionBatches], Awaitable[T]]) -> T:
@@ -46,7 +47,7 @@ def test_many_at_once_need_few_scripts_and_each_gets_its_own_answer(servers: Loc
     wanted = [submission() for _ in range(200)]
     before = num_scripts(client)
 
-    async def all_of_them(batches: SubmissionBatches) -> list[store.Submitted]:
+    async def all_of_them(batches: SubmissionBatches) -> list[Submitted]:
         return list(await asyncio.gather(*map(batches.send, wanted)))
 
     replies = sending(servers.redis_url, all_of_them)
@@ -60,20 +61,20 @@ def test_one_that_breaks_the_script_breaks_no_other(servers: LocalStack, client:
     broken = replace(submission(), tenant_limit="many")  # type: ignore[arg-type]
     sound = [submission() for _ in range(4)]
 
-    async def together(batches: SubmissionBatches) -> list[store.Submitted | BaseException]:
+    async def together(batches: SubmissionBatches) -> list[Submitted | BaseException]:
         wanted = [*sound[:2], broken, *sound[2:]]
         return list(await asyncio.gather(*map(batches.send, wanted), return_exceptions=True))
 
     replies = sending(servers.redis_url, together)
     assert isinstance(replies.pop(2), InternalError)
-    assert [reply.task_id for reply in replies if isinstance(reply, store.Submitted)] == [i.task_id for i in sound]
+    assert [reply.task_id for reply in replies if isinstance(reply, Submitted)] == [i.task_id for i in sound]
     assert not client.exists(store.task_key(broken.task_id))
 
 
 def test_who_goes_away_takes_nobody_along(servers: LocalStack, client: redis.Redis) -> None:
     wanted = [submission() for _ in range(3)]
 
-    async def one_leaves(batches: SubmissionBatches) -> list[store.Submitted | BaseException]:
+    async def one_leaves(batches: SubmissionBatches) -> list[Submitted | BaseException]:
         sent = [asyncio.create_task(batches.send(item)) for item in wanted]
         await asyncio.sleep(0)
         sent[1].cancel()
@@ -85,7 +86,7 @@ def test_who_goes_away_takes_nobody_along(servers: LocalStack, client: redis.Red
 
 
 def test_without_redis_all_who_wait_hear_of_it() -> None:
-    async def together(batches: SubmissionBatches) -> list[store.Submitted | BaseException]:
+    async def together(batches: SubmissionBatches) -> list[Submitted | BaseException]:
         wanted = [submission() for _ in range(40)]
         return list(await asyncio.gather(*map(batches.send, wanted), return_exceptions=True))
 
@@ -100,7 +101,7 @@ def test_the_same_task_sent_again_is_the_one_that_is_there(
 ) -> None:
     item = submission()
 
-    async def repeated(batches: SubmissionBatches) -> list[store.Submitted]:
+    async def repeated(batches: SubmissionBatches) -> list[Submitted]:
         return list(await asyncio.gather(*(batches.send(item) for _ in range(1 + again))))
 
     replies = sending(servers.redis_url, repeated)

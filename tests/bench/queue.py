@@ -19,7 +19,7 @@ import redis
 from rich.console import Console
 from rich.table import Table
 
-from contract import store
+from contract import store, submissions
 from contract.redis_io import connect, run
 from contract.task import Attempt, ObjectInput, PartResult, TaskSpec, Usage, dumps, new_task_id
 from ovis_fleet.stack import LocalStack, StackConfig
@@ -59,14 +59,14 @@ class QueueBench:
             prompt="Read all the text in the image.",
             inputs=(ObjectInput(bucket="ovis", key="inputs/tenant-0/task_0123456789abcdef0123456789abcdef/0"),),
         )
-        self._submit = store.submit(self._submission())
+        self._submit = submissions.submit(self._submission())
         # A rewrite of the log forks the process, which would be measured with whatever runs then.
         client.config_set("auto-aof-rewrite-percentage", 0)
 
     def fill(self, waiting: int) -> None:
         """Submit until so many parts wait."""
         missing = waiting - int(self._client.hget(store.queue_stats_key(QUEUE), "waiting") or 0)
-        run(self._client, store.submit(self._submission()))  # the script is known from here on
+        run(self._client, submissions.submit(self._submission()))  # the script is known from here on
         for start in range(0, missing - 1, _PIPELINE):
             pipeline = self._client.pipeline(transaction=False)
             for _ in range(min(_PIPELINE, missing - 1 - start)):
@@ -109,8 +109,8 @@ class QueueBench:
         assert attempt is not None
         return attempt
 
-    def _submission(self) -> store.Submission:
-        return store.Submission(
+    def _submission(self) -> submissions.Submission:
+        return submissions.Submission(
             task_id=new_task_id(),
             tenant="tenant-0",
             spec=self._spec,

@@ -22,6 +22,7 @@ import uvloop
 
 from contract import store
 from contract.redis_io import connect, run
+from contract.submissions import Submission, submit
 from contract.task import PartResult, TaskSpec, Usage, new_task_id
 from ovis_fleet.stack import LocalStack, StackConfig
 from tests.bench.http_load import Connection, request_bytes
@@ -41,7 +42,7 @@ def submit_all(client: redis.Redis, count: int) -> list[str]:
     """Accept so many tasks as the gateway does, without its HTTP."""
     spec = TaskSpec(kind="text", model=QUEUE, operation="ask", prompt="hi")
     ids = [new_task_id() for _ in range(count)]
-    commands = [store.submit(store.Submission(task_id, "default", spec, 1, 1.0, 10**9, 10**9)) for task_id in ids]
+    commands = [submit(Submission(task_id, "default", spec, 1, 1.0, 10**9, 10**9)) for task_id in ids]
     run(client, commands[0])
     pipeline = client.pipeline(transaction=False)
     for command in commands[1:]:

@@ -12,7 +12,7 @@ import redis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from contract import store
+from contract import store, submissions
 from contract.redis_io import run
 from contract.task import Attempt, TaskSpec, TaskStatus
 from contract.webhooks import TaskWebhook
@@ -39,7 +39,7 @@ class Held:
 class Told:
     """What the callers and workers of one queue know."""
 
-    submissions: dict[str, store.Submission] = field(default_factory=dict)
+    submissions: dict[str, submissions.Submission] = field(default_factory=dict)
     keys: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     claims: Counter[str] = field(default_factory=Counter)
@@ -77,7 +77,7 @@ class CallersMachine(RuleBasedStateMachine):
         spec = TaskSpec(
             kind="text", model=QUEUE, operation="ask", prompt="hi", priority=priority, deadline_s=deadline_s
         )
-        submission = store.Submission(
+        submission = submissions.Submission(
             task_id=task,
             tenant=tenant,
             spec=spec,
@@ -91,7 +91,7 @@ class CallersMachine(RuleBasedStateMachine):
             webhook=webhook,
             size_bytes=size_bytes,
         )
-        reply = run(self.client, store.submit(submission))
+        reply = run(self.client, submissions.submit(submission))
         if known := self.told.keys.get((tenant, key)):
             assert reply == ("exists" if known[1] == body else "conflict", known[0])
             return
@@ -105,15 +105,15 @@ class CallersMachine(RuleBasedStateMachine):
     def submit_over_a_limit(self, tenant, limit) -> None:
         spec = TaskSpec(kind="text", model=QUEUE, operation="ask", prompt="hi")
         values = {"tenant_limit": 1000, "queue_limit": 1000, limit: 0}
-        refused = store.Submission("task_refused", tenant, spec, 600, 1.0, size_bytes=1, **values)
-        outcome, _ = run(self.client, store.submit(refused))
+        refused = submissions.Submission("task_refused", tenant, spec, 600, 1.0, size_bytes=1, **values)
+        outcome, _ = run(self.client, submissions.submit(refused))
         assert outcome == ("queue_full" if limit == "queue_limit" else "tenant_full")
 
     @precondition(lambda self: self.alive)
     @rule(index=which)
     def submit_again_as_after_a_lost_reply(self, index) -> None:
         task = self.pick(self.alive, index)
-        assert run(self.client, store.submit(self.told.submissions[task])) == ("created", task)
+        assert run(self.client, submissions.submit(self.told.submissions[task])) == ("created", task)
 
     @precondition(lambda self: self.alive)
     @rule(index=which, own=st.booleans())

@@ -9,7 +9,7 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract import store
+from contract import store, submissions
 from contract.batch_changes import (
     HeldBatch,
     NewBatch,
@@ -96,10 +96,10 @@ class Batch:
         spec = TaskSpec(kind="text", model=QUEUE, operation="ask", prompt="hi", priority="low")
         task_id = line_task_id(self.id, number)
         there = self.client.exists(store.task_key(task_id))
-        submission = store.Submission(
-            task_id, "acme", spec, 1, 1.0, 100, 100, line=store.LinePlace(self.id, held.token, number, number + 1)
+        submission = submissions.Submission(
+            task_id, "acme", spec, 1, 1.0, 100, 100, line=submissions.LinePlace(self.id, held.token, number, number + 1)
         )
-        outcome, _ = run(self.client, store.submit(submission))
+        outcome, _ = run(self.client, submissions.submit(submission))
         if outcome == "created" and not there:
             self.begun[task_id] += 1
         return outcome

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import redis
 
-from contract import store
+from contract import store, submissions
 from contract.redis_io import run
 from contract.task import Attempt, PartResult, TaskSpec, Usage, new_task_id
 
@@ -15,17 +15,17 @@ QUEUE = "ovis2-reader"
 HEAP = 10_000
 
 
-def submission(tenant: str, priority: str = "normal") -> store.Submission:
+def submission(tenant: str, priority: str = "normal") -> submissions.Submission:
     spec = TaskSpec(kind="text", model=QUEUE, operation="ask", prompt="hi", priority=priority)  # type: ignore[arg-type]
-    return store.Submission(new_task_id(), tenant, spec, 1000, 1.0, 1_000_000, 1_000_000)
+    return submissions.Submission(new_task_id(), tenant, spec, 1000, 1.0, 1_000_000, 1_000_000)
 
 
 def heap_up(client: redis.Redis, tenant: str, count: int) -> None:
     """Many tasks, through the same script, without a round trip for each."""
-    run(client, store.submit(submission(tenant, "high")))
+    run(client, submissions.submit(submission(tenant, "high")))
     pipeline = client.pipeline(transaction=False)
     for _ in range(count - 1):
-        command = store.submit(submission(tenant, "high"))
+        command = submissions.submit(submission(tenant, "high"))
         pipeline.evalsha(command.script.sha, 0, *map(str, command.args))
     assert {reply[0][0] for reply in pipeline.execute()} == {"created"}
 
@@ -46,7 +46,7 @@ def test_ten_thousand_waiting_tasks_delay_another_tenants_one_by_no_claim(client
 
     submitted = time.perf_counter()
     single = submission("light")
-    run(client, store.submit(single))
+    run(client, submissions.submit(single))
     following = claim(client)
     wait_ms = 1000 * (time.perf_counter() - submitted)
 

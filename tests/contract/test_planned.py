@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 import redis
 
-from contract import planned, store
+from contract import planned, store, submissions
 from contract.assembly import AssembledFile, Assembly
 from contract.record import RECORD_FIELDS, TaskRecord
 from contract.redis_io import run
@@ -29,8 +29,8 @@ def accept(client: redis.Redis, tenant: str = "acme", *, kind: str = "document",
     options = TaskOptions(**changes.pop("options", {}))  # type: ignore[arg-type]
     spec = TaskSpec(kind=kind, model=QUEUE, operation="ocr", prompt="Read.", options=options)  # type: ignore[arg-type]
     values = {"cost": 600, "weight": 1.0, "tenant_limit": 1000, "queue_limit": 1000, **changes}
-    submission = store.Submission(task_id=new_task_id(), tenant=tenant, spec=spec, **values)  # type: ignore[arg-type]
-    outcome, task_id = run(client, store.submit(submission))
+    submission = submissions.Submission(task_id=new_task_id(), tenant=tenant, spec=spec, **values)  # type: ignore[arg-type]
+    outcome, task_id = run(client, submissions.submit(submission))
     assert outcome == "created", outcome
     return task_id
 
@@ -357,8 +357,8 @@ def test_a_file_of_more_pages_than_may_wait_is_planted_whole_and_the_next_plan_r
 def test_a_tenant_with_as_much_waiting_as_it_may_plans_no_more(client: redis.Redis) -> None:
     accept(client, tenant_limit=1)
     spec = TaskSpec(kind="document", model=QUEUE, operation="ocr", prompt="Read.")
-    second = store.Submission(new_task_id(), "acme", spec, 600, 1.0, tenant_limit=1, queue_limit=1000)
-    assert run(client, store.submit(second))[0] == "tenant_full", "plans that wait count too"
+    second = submissions.Submission(new_task_id(), "acme", spec, 600, 1.0, tenant_limit=1, queue_limit=1000)
+    assert run(client, submissions.submit(second))[0] == "tenant_full", "plans that wait count too"
 
 
 def test_a_thousand_pages_of_one_tenant_do_not_delay_anothers_single_page(client: redis.Redis) -> None:

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from contract import planned, store
+from contract import planned, store, submissions
 from contract.assembly import AssembledFile, Assembly
 from contract.redis_io import run
 from contract.scripting import MAX_ATTEMPTS
@@ -59,8 +59,8 @@ class PlannedMachine(RuleBasedStateMachine):
         options = TaskOptions(on_page_failure=on_page_failure, clip_s=10.0 if clips else None)
         kind = "video" if clips else "document"
         spec = TaskSpec(kind=kind, model=QUEUE, operation="ocr", prompt="x", options=options, deadline_s=60)
-        submission = store.Submission(task, "acme", spec, 5, 1.0, 1000, 1000, webhook=WEBHOOK)
-        assert run(self.client, store.submit(submission)) == ("created", task)
+        submission = submissions.Submission(task, "acme", spec, 5, 1.0, 1000, 1000, webhook=WEBHOOK)
+        assert run(self.client, submissions.submit(submission)) == ("created", task)
         self.tasks[task] = clips
 
     @rule(job=st.booleans())

@@ -12,7 +12,7 @@ import pytest
 import redis
 from structlog.testing import capture_logs
 
-from contract import store
+from contract import store, submissions
 from contract.errors import InternalError, StoreFull, StoreUnavailable
 from contract.redis_io import connect, connect_async, run, run_async
 from contract.scripting import Command, Script
@@ -46,7 +46,7 @@ either = pytest.mark.parametrize("runner", [run_here, run_there], ids=["sync", "
 CLAIM: Command[object] = store.claim("ovis2-reader", token="t", worker="w")
 
 _SPEC = TaskSpec(kind="text", model="ovis2-reader", operation="ask", prompt="hi")
-SUBMIT: Command[object] = store.submit(store.Submission(new_task_id(), "acme", _SPEC, 1, 1.0, 100, 100))
+SUBMIT: Command[object] = submissions.submit(submissions.Submission(new_task_id(), "acme", _SPEC, 1, 1.0, 100, 100))
 
 
 def script(source: str) -> Command[object]:

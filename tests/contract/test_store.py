@@ -7,7 +7,7 @@ import json
 import pytest
 import redis
 
-from contract import store
+from contract import store, submissions
 from contract.errors import StoreUnavailable
 from contract.record import TaskRecord
 from contract.redis_io import connect, run
@@ -21,7 +21,7 @@ USAGE = Usage(visual_tokens=576, output_tokens=24)
 RESULT = PartResult(text="hello", finish_reason="stop", blob_key="results/x", usage=USAGE)
 
 
-def submission(tenant: str = "acme", **changes: object) -> store.Submission:
+def submission(tenant: str = "acme", **changes: object) -> submissions.Submission:
     spec = TaskSpec(kind="text", model=QUEUE, operation="ask", prompt="hi", options=TaskOptions(), priority="normal")
     values: dict[str, object] = {
         "task_id": new_task_id(),
@@ -32,11 +32,11 @@ def submission(tenant: str = "acme", **changes: object) -> store.Submission:
         "tenant_limit": 1_000_000,
         "queue_limit": 1_000_000,
     }
-    return store.Submission(**{**values, **changes})  # type: ignore[arg-type]
+    return submissions.Submission(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def submit(client: redis.Redis, tenant: str = "acme", **changes: object) -> str:
-    outcome, task_id = run(client, store.submit(submission(tenant, **changes)))
+    outcome, task_id = run(client, submissions.submit(submission(tenant, **changes)))
     assert outcome == "created"
     return task_id
 
@@ -81,22 +81,24 @@ def test_the_wakeup_names_no_task(client: redis.Redis) -> None:
 
 def test_submitting_the_same_task_twice_makes_one(client: redis.Redis) -> None:
     again = submission()
-    assert run(client, store.submit(again)) == run(client, store.submit(again))
+    assert run(client, submissions.submit(again)) == run(client, submissions.submit(again))
     assert stats(client)["waiting"] == 1
     assert client.llen(QUEUE) == 1
 
 
 def test_an_idempotency_key_gives_the_first_task_back(client: redis.Redis) -> None:
     first = submit(client, idempotency_key="order-7", body_hash="aa")
-    assert run(client, store.submit(submission(idempotency_key="order-7", body_hash="aa"))) == ("exists", first)
-    assert run(client, store.submit(submission(idempotency_key="order-7", body_hash="bb"))) == ("conflict", first)
-    assert run(client, store.submit(submission("other", idempotency_key="order-7", body_hash="bb")))[0] == "created"
+    assert run(client, submissions.submit(submission(idempotency_key="order-7", body_hash="aa"))) == ("exists", first)
+    assert run(client, submissions.submit(submission(idempotency_key="order-7", body_hash="bb"))) == ("conflict", first)
+    assert (
+        run(client, submissions.submit(submission("other", idempotency_key="order-7", body_hash="bb")))[0] == "created"
+    )
 
 
 def test_limits_refuse_and_keep_nothing(client: redis.Redis) -> None:
     submit(client)
-    assert run(client, store.submit(submission(tenant_limit=1)))[0] == "tenant_full"
-    assert run(client, store.submit(submission("other", queue_limit=1)))[0] == "queue_full"
+    assert run(client, submissions.submit(submission(tenant_limit=1)))[0] == "tenant_full"
+    assert run(client, submissions.submit(submission("other", queue_limit=1)))[0] == "queue_full"
     assert len(client.keys("ovis:task:*")) == 1
 
 
@@ -500,8 +502,10 @@ def test_a_discarded_dead_letter_stays_failed(client: redis.Redis) -> None:
 
 def test_bytes_are_limited_until_their_task_ends(client: redis.Redis) -> None:
     first = submit(client, size_bytes=900)
-    assert run(client, store.submit(submission(size_bytes=200, tenant_bytes_limit=1000)))[0] == "tenant_full"
-    assert run(client, store.submit(submission("other", size_bytes=200, queue_bytes_limit=1000)))[0] == "queue_full"
+    assert run(client, submissions.submit(submission(size_bytes=200, tenant_bytes_limit=1000)))[0] == "tenant_full"
+    assert (
+        run(client, submissions.submit(submission("other", size_bytes=200, queue_bytes_limit=1000)))[0] == "queue_full"
+    )
     run(client, store.cancel(first, "acme"))
     submit(client, size_bytes=200, tenant_bytes_limit=1000)
 
@@ -511,7 +515,7 @@ def test_a_full_redis_refuses_new_tasks_and_finishes_old_ones(client: redis.Redi
     client.config_set("maxmemory", "1mb")
     try:
         with pytest.raises(StoreUnavailable, match="full"):
-            run(client, store.submit(submission()))
+            run(client, submissions.submit(submission()))
         attempt = claimed(client)
         run(client, store.renew(QUEUE, "w1", 4, ["token-1"]))
         assert run(client, store.finish(attempt, "succeeded", result=RESULT)) == "committed"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from contract import store
+from contract import submissions
 from contract.blobs import BlobStore
 from contract.redis_io import run
 from contract.settings import FleetSettings
@@ -37,10 +37,10 @@ def submit_task(client: redis.Redis) -> SubmitTask:
             retention_s=retention_s,
             deadline_s=deadline_s,
         )
-        submission = store.Submission(
+        submission = submissions.Submission(
             task_id=task_id, tenant="acme", spec=spec, cost=1, weight=1.0, tenant_limit=1000, queue_limit=1000
         )
-        assert run(client, store.submit(submission)) == ("created", task_id)
+        assert run(client, submissions.submit(submission)) == ("created", task_id)
         return task_id
 
     return submit

@@ -11,7 +11,7 @@ import redis
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-from contract import store
+from contract import store, submissions
 from contract.blobs import BlobStore, input_key
 from contract.catalogue import CATALOGUE
 from contract.metrics import WorkerMetrics
@@ -79,8 +79,8 @@ class Bench:
             inputs=inputs,
             options=TaskOptions(**options),
         )
-        submission = store.Submission(task_id, tenant, spec, 1, 1.0, 1000, 1000)
-        assert run(self.client, store.submit(submission)) == ("created", task_id)
+        submission = submissions.Submission(task_id, tenant, spec, 1, 1.0, 1000, 1000)
+        assert run(self.client, submissions.submit(submission)) == ("created", task_id)
         return task_id
 
     def answer(self, *pictures: Image.Image | Path, operation: Any = "ocr", **options: Any) -> PartResult:

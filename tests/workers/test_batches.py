@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from contract import store
+from contract import store, submissions
 from contract.batch_changes import NewBatch, cancel_batch, claim_batch, create_batch
 from contract.batches import BatchRecord, BatchTerms, batch_key, line_task_id, new_batch_id, refused_key
 from contract.blobs import BlobStore, result_key
@@ -346,7 +346,7 @@ def test_a_holder_that_was_lost_changes_nothing_any_more(desk: Desk) -> None:
     spec = desk.claim()
     assert spec is not None
     for number in (0, 1, 2):
-        late = store.Submission(
+        late = submissions.Submission(
             task_id=line_task_id(batch_id, number + 100),
             tenant="acme",
             spec=spec.spec,
@@ -354,9 +354,9 @@ def test_a_holder_that_was_lost_changes_nothing_any_more(desk: Desk) -> None:
             weight=1.0,
             tenant_limit=100,
             queue_limit=100,
-            line=store.LinePlace(batch_id, "the lost one", number, 1),
+            line=submissions.LinePlace(batch_id, "the lost one", number, 1),
         )
-        assert run(desk.client, store.submit(late))[0] == "stale"
+        assert run(desk.client, submissions.submit(late))[0] == "stale"
     assert desk.read(batch_id).fed == 2
 
 

@@ -15,7 +15,7 @@ import redis
 from PIL import Image
 from prometheus_client import CollectorRegistry
 
-from contract import planned, store
+from contract import planned, store, submissions
 from contract.blobs import BlobStore, input_key, result_key
 from contract.errors import FleetError
 from contract.metrics import JobMetrics
@@ -117,8 +117,8 @@ def accept(client: redis.Redis, blobs: BlobStore) -> Accept:
             inputs=(source,),
             options=TaskOptions.model_validate(options),
         )
-        submission = store.Submission(task_id, "acme", spec, 1, 1.0, tenant_limit, 1000)
-        assert run(client, store.submit(submission)) == ("created", task_id)
+        submission = submissions.Submission(task_id, "acme", spec, 1, 1.0, tenant_limit, 1000)
+        assert run(client, submissions.submit(submission)) == ("created", task_id)
         return task_id
 
     return submit

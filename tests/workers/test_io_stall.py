@@ -16,6 +16,7 @@ from contract import store
 from contract.blobs import BlobStore, input_key, result_key
 from contract.redis_io import run
 from contract.settings import FleetSettings
+from contract.submissions import Submission, submit
 from contract.task import ObjectInput, PartResult, TaskSpec, Usage, dumps, new_task_id
 from ovis_fleet.stack import LocalStack
 from tests.corpus.pdfs import written
@@ -23,14 +24,14 @@ from tests.workers.conftest import QUEUE
 from workers.liveness import STALLED_STATUS
 
 
-def submit(client: redis.Redis, blobs: BlobStore) -> str:
+def hand_in(client: redis.Redis, blobs: BlobStore) -> str:
     """Hand in a document of one page."""
     task_id = new_task_id()
     key = input_key("acme", task_id, 0)
     blobs.put(key, written([["a page"]]), "application/pdf")
     source = ObjectInput(bucket=blobs.bucket, key=key)
     spec = TaskSpec(kind="document", model=QUEUE, operation="ocr", prompt="Read.", inputs=(source,))
-    assert run(client, store.submit(store.Submission(task_id, "acme", spec, 1, 1.0, 10, 10)))[0] == "created"
+    assert run(client, submit(Submission(task_id, "acme", spec, 1, 1.0, 10, 10)))[0] == "created"
     return task_id
 
 
@@ -55,7 +56,7 @@ def test_an_assembly_that_stands_still_ends_its_worker(
     s3 = servers.parts["s3"].pid or 0
     with (tmp_path / "io.log").open("wb") as log, subprocess.Popen(argv, env=env, stderr=log, stdout=log) as worker:
         try:
-            submit(client, blobs)
+            hand_in(client, blobs)
             finish = read_page(client, blobs)
             os.kill(s3, signal.SIGSTOP)
             assert finish() == "committed"

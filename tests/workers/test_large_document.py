@@ -14,6 +14,7 @@ from contract import store
 from contract.blobs import BlobStore, input_key, result_key
 from contract.redis_io import connect, run
 from contract.settings import FleetSettings
+from contract.submissions import Submission, submit
 from contract.task import ObjectInput, PartResult, TaskSpec, Usage, dumps, new_task_id
 from ovis_fleet.stack import LocalStack, StackConfig
 from tests.corpus.text_pdf import make_lines, make_pdf
@@ -37,13 +38,13 @@ def peak_mb(pid: int) -> float:
     return float(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def submit(client: redis.Redis, blobs: BlobStore, pdf: bytes) -> str:
+def hand_in(client: redis.Redis, blobs: BlobStore, pdf: bytes) -> str:
     task_id = new_task_id()
     key = input_key("acme", task_id, 0)
     blobs.put(key, pdf, "application/pdf")
     source = ObjectInput(bucket=blobs.bucket, key=key)
     spec = TaskSpec(kind="document", model=QUEUE, operation="ocr", prompt="Read.", inputs=(source,))
-    assert run(client, store.submit(store.Submission(task_id, "acme", spec, 1, 1.0, 1000, 1000)))[0] == "created"
+    assert run(client, submit(Submission(task_id, "acme", spec, 1, 1.0, 1000, 1000)))[0] == "created"
     return task_id
 
 
@@ -67,14 +68,14 @@ def test_two_thousand_pages_fit_the_io_role(capsys: pytest.CaptureFixture[str]) 
         env = {name.removeprefix("OVIS_").lower(): value for name, value in stack.env.items()}
         blobs = BlobStore(FleetSettings(**env))  # type: ignore[arg-type]
 
-        task_id = submit(client, blobs, pdf)
+        task_id = hand_in(client, blobs, pdf)
         planned_s = until(lambda: client.hget(store.task_key(task_id), "parts_total") == str(NUM_PAGES), 20)
         began = time.monotonic()
         assert run(client, store.cancel(task_id, "acme")) == "canceled"
         canceled_s = time.monotonic() - began
         assert client.hget(store.queue_stats_key(QUEUE), "waiting") == "0"
 
-        whole = submit(client, blobs, pdf)
+        whole = hand_in(client, blobs, pdf)
         until(lambda: client.hget(store.task_key(whole), "stage") == "parts", 20)
         assert answer_all(client, blobs) == NUM_PAGES
         assembled_s = until(lambda: client.hget(store.task_key(whole), "status") == "succeeded", 120)

@@ -16,7 +16,7 @@ import pytest
 import redis
 from prometheus_client import CollectorRegistry
 
-from contract import store
+from contract import store, submissions
 from contract.blobs import BlobStore, input_key, result_key
 from contract.errors import InputUnavailable
 from contract.metrics import QueueMetrics
@@ -57,7 +57,7 @@ def test_work_that_outlasts_the_grace_is_handed_back_without_costing_an_attempt(
                 prompt="Read.",
                 inputs=(ObjectInput(bucket=stack.bucket, key=key),),
             )
-            run(client, store.submit(store.Submission(task_id, "acme", spec, 1, 1.0, 1000, 1000)))
+            run(client, submissions.submit(submissions.Submission(task_id, "acme", spec, 1, 1.0, 1000, 1000)))
         until(lambda: client.zcard("ovis:leases") >= 8)
         stack.stop_part("model")
         states = [client.hmget(store.task_key(task_id), "status", "p0:attempts") for task_id in task_ids]
@@ -241,7 +241,7 @@ def test_a_second_sigterm_hands_back_at_once() -> None:
         task_id = new_task_id()
         options = TaskOptions(max_new_tokens=3000)
         spec = TaskSpec(kind="text", model=QUEUE, operation="ask", prompt=LONG_ANSWER, options=options)
-        run(client, store.submit(store.Submission(task_id, "acme", spec, 1, 1.0, 1000, 1000)))
+        run(client, submissions.submit(submissions.Submission(task_id, "acme", spec, 1, 1.0, 1000, 1000)))
         until(lambda: client.zcard("ovis:leases") == 1)
         worker = stack.parts["model"]
         worker.send_signal(signal.SIGTERM)

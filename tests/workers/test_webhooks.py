@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from contract import deliveries, store
+from contract import deliveries, store, submissions
 from contract.blobs import BlobStore
 from contract.deliveries import EndpointChange
 from contract.egress import EgressPolicy
@@ -80,8 +80,8 @@ class Hooks:
         task_id = new_task_id()
         webhook = TaskWebhook(url=url).model_dump_json() if url else ""
         task = TaskSpec(kind="text", model=QUEUE, operation="ask", prompt="hi", retention_s=retention_s, **spec)
-        submission = store.Submission(task_id, tenant, task, 1, 1.0, 1000, 1000, webhook=webhook)
-        run(self.client, store.submit(submission))
+        submission = submissions.Submission(task_id, tenant, task, 1, 1.0, 1000, 1000, webhook=webhook)
+        run(self.client, submissions.submit(submission))
         return task_id
 
     def end(self, outcome: str = "succeeded") -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import redis
 
-from contract import store
+from contract import submissions
 from contract.batch_changes import refuse_line
 from contract.batches import LineError, line_task_id
 from contract.blobs import BlobStore, input_key
@@ -129,7 +129,7 @@ class Feeder:
         if size_bytes > most_bytes:
             raise Refused.at("/messages", TooLarge(f"the pictures have {size_bytes} bytes; {most_bytes} may wait"))
         spec = self._stored(plan, tenant.id, task_id)
-        submission = store.Submission(
+        submission = submissions.Submission(
             task_id=task_id,
             tenant=tenant.id,
             spec=spec,
@@ -141,9 +141,9 @@ class Feeder:
             tenant_bytes_limit=tenant.max_waiting_bytes // _SHARE,
             queue_bytes_limit=held.terms.queue_max_bytes // _SHARE,
             tenant_tasks_limit=max(1, tenant.max_unended_tasks // _SHARE),
-            line=store.LinePlace(held.record.id, held.token, number, line.end),
+            line=submissions.LinePlace(held.record.id, held.token, number, line.end),
         )
-        outcome, _ = run(self.client, store.submit(submission))
+        outcome, _ = run(self.client, submissions.submit(submission))
         if outcome == "stale":
             raise StepEnded
         return "submitted" if outcome == "created" else "no_room"
