@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
 from contract.blobs import BlobStore, ObjectFacts
-from contract.errors import BlobsUnavailable, InputUnavailable
+from contract.errors import BlobsUnavailable
 from contract.logs import get_logger
 from contract.task_bodies import SpooledFile
 
@@ -129,22 +128,19 @@ class BlobCalls:
             raise BlobsUnavailable("the object store is too slow; try again later") from exc
 
     def _put_all(self, blobs: Sequence[Blob | BlobCopy]) -> None:
-        with _our_own():
-            for blob in blobs:
-                if isinstance(blob, BlobCopy):
-                    self.store.copy(blob.source_key, blob.key)
-                else:
-                    self.store.put(blob.key, blob.data, blob.media_type)
+        for blob in blobs:
+            if isinstance(blob, BlobCopy):
+                self.store.copy(blob.source_key, blob.key)
+            else:
+                self.store.put(blob.key, blob.data, blob.media_type)
 
     def _put_file(self, key: str, file: SpooledFile) -> None:
-        with _our_own():
-            # In one piece: parts side by side would be in memory each.
-            self.store.put(key, file.data, file.media_type)
+        # In one piece: parts side by side would be in memory each.
+        self.store.put(key, file.data, file.media_type)
 
     def _delete_all(self, prefixes: Sequence[str]) -> None:
-        with _our_own():
-            for prefix in prefixes:
-                self.store.delete_prefix(prefix)
+        for prefix in prefixes:
+            self.store.delete_prefix(prefix)
 
     def _delete_later(self, prefix: str) -> None:
         try:
@@ -157,12 +153,3 @@ class BlobCalls:
             self._delete_all([prefix])
         except BlobsUnavailable:
             log.warning("inputs_left_over", prefix=prefix)
-
-
-@contextmanager
-def _our_own() -> Iterator[None]:
-    """Where the bucket is missing, or we may not write to it, the caller's input isn't at fault."""
-    try:
-        yield
-    except InputUnavailable as exc:
-        raise BlobsUnavailable("the object store refused; try again later") from exc

@@ -62,7 +62,7 @@ class Records:
         """The task as it stands, whoever's it is; None where there is none."""
         async with store_call():
             values = await self._client.hmget(task_key(task_id), RECORD_FIELDS)
-        return _record(task_id, values)
+        return TaskRecord.from_values(task_id, values)
 
     async def by_idempotency_key(self, tenant: str, key: str) -> tuple[str, str] | None:
         """The task id and body hash that a key stands for; None where it stands for none, or is empty.
@@ -91,7 +91,7 @@ class Records:
                 pipe.hmget(task_key(task_id), RECORD_FIELDS)
             async with store_call():
                 replies = await pipe.execute()
-        return [_record(task_id, values) for task_id, values in zip(ids, replies, strict=True)]
+        return [TaskRecord.from_values(task_id, values) for task_id, values in zip(ids, replies, strict=True)]
 
     async def find(self, task_id: str, tenant: str) -> TaskRecord:
         """The tenant's task.
@@ -157,9 +157,3 @@ class Records:
         async with store_call():
             ids: list[str] = await self._client.zrevrangebylex(index_key(tenant), newest, "-", start=0, num=count)
         return ids
-
-
-def _record(task_id: str, values: Sequence[str | None]) -> TaskRecord | None:
-    """The task behind the values of ``RECORD_FIELDS``; None where there is none."""
-    fields = {name: value for name, value in zip(RECORD_FIELDS, values, strict=True) if value is not None}
-    return TaskRecord.from_hash(task_id, fields) if fields else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -72,6 +72,12 @@ class TaskRecord(BaseModel):
         """Whether something of it failed that may be run again."""
         incomplete = self.planned and self.status is TaskStatus.SUCCEEDED and self.parts_failed > 0
         return self.status is TaskStatus.FAILED or incomplete
+
+    @classmethod
+    def from_values(cls, task_id: str, values: Sequence[str | None]) -> TaskRecord | None:
+        """Decode the values of ``RECORD_FIELDS``, in their order; None where there is no such record."""
+        fields = {name: value for name, value in zip(RECORD_FIELDS, values, strict=True) if value is not None}
+        return cls.from_hash(task_id, fields) if fields else None
 
     @classmethod
     def from_hash(cls, task_id: str, fields: Mapping[str, str]) -> TaskRecord:

@@ -72,6 +72,12 @@ def connect_async(url: str) -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_pool(pool)
 
 
+def server_ms(client: redis.Redis) -> int:
+    """Milliseconds since 1970 by the clock of Redis, the only one that counts; raises the driver's errors."""
+    seconds, micros = client.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
 def _failure(exc: Exception, script: Script) -> ServiceError:
     """The error of ours for a driver's, whose text may lack the code."""
     if isinstance(exc, OutOfMemoryError):

@@ -19,7 +19,7 @@ from contract.blobs import BlobStore
 from contract.errors import FleetError
 from contract.logs import get_logger
 from contract.metrics import QueueMetrics
-from contract.redis_io import run
+from contract.redis_io import run, server_ms
 from contract.scripting import REAP_S
 from workers.sweep import sweep_orphans
 
@@ -98,8 +98,7 @@ class Cleaner:
                 log.warning("lock_lost", what=what)
 
     def _purge(self) -> None:
-        seconds, micros = self.client.time()
-        now_ms = seconds * 1000 + micros // 1000
+        now_ms = server_ms(self.client)
         due = self.client.zrangebyscore(store.RETENTION_KEY, "-inf", now_ms, start=0, num=_PURGE_BATCH)
         for task_id in map(str, due):
             self._step()

@@ -26,6 +26,7 @@ from contract.estimates import (
     read_pace,
 )
 from contract.logs import get_logger
+from contract.redis_io import server_ms
 from contract.task import ObjectInput
 from workers.media.answers import DocumentProbe, VideoProbe
 from workers.media.pool import MediaPool
@@ -96,8 +97,7 @@ class EstimateDesk:
         except ValidationError:
             log.warning("estimate_unreadable")  # asked by a gateway of another version
             return True
-        seconds, micros = self.client.time()
-        left_s = question.until_ms / 1000 - int(seconds) - int(micros) / 1e6 - _SPARE_S
+        left_s = (question.until_ms - server_ms(self.client)) / 1000 - _SPARE_S
         if left_s <= 0:
             return True
         ends = time.monotonic() + left_s

@@ -18,6 +18,7 @@ from contract.blobs import BlobStore, cache_key
 from contract.errors import FleetError
 from contract.logs import get_logger
 from contract.operations import OPERATIONS
+from contract.redis_io import server_ms
 from contract.store import cached_key
 from contract.task import TaskSpec
 from workers.inputs import PartInputs
@@ -50,7 +51,7 @@ class ResultCache:
         key = question_key(spec, inputs, self.revision)
         try:
             kept = self.client.get(cached_key(tenant, key))
-            if kept is None or self._now_ms() - int(kept) > 1000 * spec.options.cache_s:
+            if kept is None or server_ms(self.client) - int(kept) > 1000 * spec.options.cache_s:
                 return None
             reading = _reading.validate_json(self.blobs.get(cache_key(tenant, key)))
         except (RedisError, FleetError, ValidationError) as exc:
@@ -67,13 +68,9 @@ class ResultCache:
         try:
             self.blobs.put(cache_key(tenant, key), _reading.dump_json(reading), "application/json")
             left_ms = self.client.pttl(cached_key(tenant, key))
-            self.client.set(cached_key(tenant, key), self._now_ms(), px=max(1000 * keep_s, left_ms))
+            self.client.set(cached_key(tenant, key), server_ms(self.client), px=max(1000 * keep_s, left_ms))
         except (RedisError, FleetError) as exc:
             log.warning("cache_not_written", error=type(exc).__name__)
-
-    def _now_ms(self) -> int:
-        seconds, micros = self.client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
 
 
 def question_key(spec: TaskSpec, inputs: PartInputs, revision: str) -> str:

@@ -32,7 +32,7 @@ from contract.errors import FleetError, InputUnavailable
 from contract.files import FILE_RETENTION_KEY, file_key, file_prefix, remove_file
 from contract.logs import get_logger
 from contract.metrics import BatchMetrics
-from contract.redis_io import run
+from contract.redis_io import run, server_ms
 from contract.scripting import Command
 from workers.batches.checking import FileChecker
 from workers.batches.feeding import Feeder
@@ -232,6 +232,5 @@ class BatchKeeper:
             run(self.client, purge_batch(batch_id))
 
     def _late(self, key: str) -> list[str]:
-        seconds, micros = self.client.time()
-        now_ms = seconds * 1000 + micros // 1000
+        now_ms = server_ms(self.client)
         return list(map(str, self.client.zrangebyscore(key, "-inf", now_ms, start=0, num=_PURGE_BATCH)))

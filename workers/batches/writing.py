@@ -113,7 +113,7 @@ class OutputWriter:
                 *hashes, errors = pipe.execute()
         except RedisError as exc:
             raise StoreUnavailable("the queue can't be reached; try again later") from exc
-        records = [_record(task_id, values) for task_id, values in zip(ids, hashes, strict=True)]
+        records = [TaskRecord.from_values(task_id, values) for task_id, values in zip(ids, hashes, strict=True)]
         return records, [LineError.model_validate_json(error) if error else None for error in errors]
 
     def _answer(self, asked: _AskedLine, held: HeldBatch) -> OutputLine:
@@ -199,8 +199,3 @@ def _failure(error: ErrorInfo, held: HeldBatch, pointer: str | None = None) -> t
 def _with(line: OutputLine, task_id: str, answer: tuple[int, ChatCompletion | OpenAIError]) -> OutputLine:
     status, body = answer
     return line.model_copy(update={"response": LineResponse(status_code=status, request_id=task_id, body=body)})
-
-
-def _record(task_id: str, values: list[str | None]) -> TaskRecord | None:
-    fields = {name: value for name, value in zip(RECORD_FIELDS, values, strict=True) if value is not None}
-    return TaskRecord.from_hash(task_id, fields) if fields else None
