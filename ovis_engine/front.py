@@ -33,7 +33,7 @@ class VisionFront:
         Args:
             model: Its embedding is replaced by one that also reads the pool.
             pool_rows: Visual tokens that the pool shall hold; at least one tile is made to fit.
-            batch_tiles: Most tiles per run of the tower.
+            batch_tiles: Most tiles per run of the tower; fewer from then on if the device's memory proves too small.
             flush_prefix_cache: Called when token ids are about to start over.
             max_token_id: Largest id that the decode loop can carry.
             turns: Taken for each run of the tower, if it must not run beside the decode loop.
@@ -83,10 +83,14 @@ class VisionFront:
             tiles = [tile for image in layout.images for tile in image.tiles]
             fresh |= {pin.slot: tile for pin, tile in zip(pinned, tiles, strict=True) if pin.fresh}
         slots = list(fresh)
-        for start in range(0, len(slots), self._batch_tiles):
-            chunk = slots[start : start + self._batch_tiles]
+        while slots:
+            chunk = slots[: self._batch_tiles]
             with self._turns.turn():
-                self._encode(chunk, [fresh[slot] for slot in chunk])
+                fitted = self._fits(chunk, [fresh[slot] for slot in chunk])
+            if fitted:
+                del slots[: len(chunk)]
+            else:
+                self._batch_tiles = len(chunk) // 2
 
     def expand(self, layout: PromptLayout, pinned: Sequence[PinnedTile]) -> list[int]:
         """The prompt's final token ids: atoms become their tile's ids, indicators their fixed ids."""
@@ -105,6 +109,20 @@ class VisionFront:
     def release(self, pinned: Sequence[PinnedTile]) -> None:
         """Unpins a prompt's tiles. Any thread."""
         self.slots.release(pinned)
+
+    def _fits(self, slots: Sequence[int], tiles: Sequence[UInt8Array]) -> bool:
+        """Runs the tower; False if the device's memory was too small for more than one tile.
+
+        Raises:
+            torch.OutOfMemoryError: It was too small for one.
+        """
+        try:
+            self._encode(slots, tiles)
+        except torch.OutOfMemoryError:
+            if len(slots) == 1:
+                raise
+            return False
+        return True
 
     @torch.inference_mode()
     def _encode(self, slots: Sequence[int], tiles: Sequence[UInt8Array]) -> None:
