@@ -76,7 +76,7 @@ class SecretBox:
 
 
 def _fernet_of(keys: Sequence[SecretStr]) -> MultiFernet:
-    # Imported late: 7 MiB, and model workers have no keys.
+    # Imported late: 7 MiB, and model workers need no keys.
     from cryptography.fernet import Fernet, MultiFernet
 
     return MultiFernet([Fernet(key.get_secret_value()) for key in keys])

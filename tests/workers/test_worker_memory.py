@@ -24,8 +24,8 @@ from workers.settings import WorkerSettings
 
 RECEIPT = Path(__file__).parent.parent.parent / "examples" / "receipt.png"
 
-#: What torch and transformers would load for compiling and for several machines, and what only gateway and io need.
-BANISHED = ("sympy", "torch._inductor", "torch._decomp", "torch.distributed.tensor", "cryptography.fernet")
+#: What torch and transformers would load for compiling and for several machines.
+BANISHED = ("sympy", "torch._inductor", "torch._decomp", "torch.distributed.tensor")
 
 #: A worker held 700 MB before it left these out, and 470 MB then, with this one picture read.
 MOST_MB = 560
