@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contract.errors import CallerError, ErrorInfo, FleetError, all_errors
+from contract.error_info import ErrorInfo
+from contract.errors import CallerError, FleetError, all_errors
 from contract.refusals import FieldError as FieldError
 from contract.refusals import Refused as Refused
 

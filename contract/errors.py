@@ -51,19 +51,10 @@ limit and the value, never a secret, an internal address or a path of the server
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
-
-class ErrorInfo(BaseModel):
-    """An error as it is stored in a record and shown to the caller."""
-
-    model_config = ConfigDict(frozen=True)
-
-    code: str
-    detail: str
-    retryable: bool
+if TYPE_CHECKING:
+    from contract.error_info import ErrorInfo
 
 
 class FleetError(Exception):
@@ -75,6 +66,9 @@ class FleetError(Exception):
 
     def info(self) -> ErrorInfo:
         """The error as data."""
+        # Imported late: media processes raise errors and hold no pydantic, a third of their memory.
+        from contract.error_info import ErrorInfo
+
         return ErrorInfo(code=self.code, detail=str(self), retryable=self.retryable)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contract.errors import ErrorInfo
+from contract.error_info import ErrorInfo
 from contract.results import Usage
 from contract.scripting import Command, load_script
 from contract.task import TaskSpec

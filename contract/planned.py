@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from contract.assembly import Assembly
-from contract.errors import ErrorInfo
+from contract.error_info import ErrorInfo
 from contract.record import AttemptEnd
 from contract.scripting import Command, load_script
 from contract.store import FinishOutcome

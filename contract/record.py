@@ -9,7 +9,7 @@ from typing import Literal, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.assembly import Assembly
-from contract.errors import ErrorInfo
+from contract.error_info import ErrorInfo
 from contract.task import JobName, PartResult, TaskSpec, TaskStatus, Usage
 
 #: How far a planned task is that hasn't ended.

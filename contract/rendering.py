@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from contract.errors import ErrorInfo
+from contract.error_info import ErrorInfo
 from contract.results import FinishReason, Source, Usage
 from contract.task import dumps
 from contract.units import ClipUnit, PageUnit, SummaryUnit, Unit

@@ -9,11 +9,14 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from pydantic import SecretStr
 
 from contract.errors import WebhooksOff
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
 
 #: Random bytes of a secret; Standard Webhooks asks for 24 to 64.
 _SECRET_BYTES = 32
@@ -35,7 +38,7 @@ class SecretBox:
     """
 
     def __init__(self, keys: Sequence[SecretStr]) -> None:
-        self._fernet = MultiFernet([Fernet(key.get_secret_value()) for key in keys]) if keys else None
+        self._fernet = _fernet_of(keys) if keys else None
 
     def __repr__(self) -> str:
         return "SecretBox()"
@@ -59,6 +62,8 @@ class SecretBox:
         Raises:
             WebhooksOff: There is no key, or none of them has encrypted this.
         """
+        from cryptography.fernet import InvalidToken
+
         try:
             return self._opened().decrypt(sealed.encode()).decode()
         except InvalidToken as exc:
@@ -68,3 +73,10 @@ class SecretBox:
         if self._fernet is None:
             raise WebhooksOff("the operator has set no OVIS_WEBHOOK_KEYS")
         return self._fernet
+
+
+def _fernet_of(keys: Sequence[SecretStr]) -> MultiFernet:
+    # Imported late: 7 MiB, and model workers need no keys.
+    from cryptography.fernet import Fernet, MultiFernet
+
+    return MultiFernet([Fernet(key.get_secret_value()) for key in keys])

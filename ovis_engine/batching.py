@@ -283,6 +283,7 @@ class _Manager(ContinuousBatchingManager):  # type: ignore[misc]
         self.output_router = _Router(on_row_left)
         self._on_exit = on_exit
         self._turns = turns
+        self._kept_keys_bytes = limits.kept_keys_bytes
         self._shaper = _Shaper()
         self.logit_processor = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([self._shaper]))
         self.logit_processor.tensors_required = 1
@@ -300,6 +301,7 @@ class _Manager(ContinuousBatchingManager):  # type: ignore[misc]
         allocator = next(iter(processor.cache.cache_allocators.values()))
         key_width = allocator.num_key_value_heads * allocator.head_dim
         processor.model_runner.keeper = KeyKeeper(processor.cache.dtype, key_width, len(allocator.layer_indices))
+        processor.model_runner.keeper.max_bytes = self._kept_keys_bytes
         return processor
 
     def _generation_step(self) -> None:

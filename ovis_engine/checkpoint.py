@@ -6,11 +6,15 @@ and copied there.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.initialization import no_init_weights
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ovis_engine.config import OvisConfig, read_config
@@ -74,13 +78,26 @@ def empty_model(config: OvisConfig, dtype: torch.dtype) -> OvisModel:
     Raises:
         CheckpointError: If the language model's configuration is not usable.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _RangesInMemory(), no_init_weights():
         try:
             text_config = CONFIG_MAPPING[config.text["model_type"]].from_dict(config.text)
             language_model: PreTrainedModel = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
         except (KeyError, TypeError, ValueError) as exc:
             raise CheckpointError(f"llm_config is not usable ({exc})", file="config.json") from exc
         return OvisModel(config, language_model)
+
+
+class _RangesInMemory(TorchFunctionMode):
+    """Has number ranges computed for real: without memory they load a package for symbolic maths, 35 MiB of it.
+
+    So would drawing the first values of weights. What is made from ranges is replaced once the weights are loaded.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        options = kwargs or {}
+        return func(*args, **({"device": "cpu"} | options if func is torch.arange else options))
 
 
 class _Loading:
@@ -159,6 +176,6 @@ def _finish_language_model(language_model: PreTrainedModel, device: torch.device
     language_model.model.rotary_emb = rotary(language_model.config).to(device)
     if hasattr(embedding, "embed_scale"):
         embedding.embed_scale = torch.tensor(embedding.scalar_embed_scale, device=device)
-    left = [name for name, buffer in language_model.named_buffers() if buffer.is_meta]
+    left = [name for name, buffer in language_model.named_buffers() if buffer.device.type != device.type]
     if left:
         raise CheckpointError(f"no rule fills buffer {left[0]}", file="config.json")

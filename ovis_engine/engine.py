@@ -290,6 +290,7 @@ def _limits(config: EngineConfig) -> LoopLimits:
         page_size=config.page_size,
         max_batch_tokens=config.max_batch_tokens,
         max_rows=config.max_running_requests,
+        kept_keys_bytes=config.kept_keys_bytes,
         long_prompt_tokens=config.long_prompt_tokens,
         chunk_tokens=config.chunk_tokens or (CPU_CHUNK_TOKENS if config.device == "cpu" else config.max_batch_tokens),
     )

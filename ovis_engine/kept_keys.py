@@ -89,6 +89,7 @@ class KeyKeeper:
         dtype: The model's.
         key_width: Key heads times head_dim.
         num_layers: Of the model.
+        max_bytes: Most memory for the copies.
     """
 
     dtype: torch.dtype
@@ -97,6 +98,7 @@ class KeyKeeper:
     _lengths: dict[str, int] = field(default_factory=dict)  # in the order of the rows' numbers
     _layers: dict[int, Tensor] = field(default_factory=dict)  # each (2, rows, length, key heads * head_dim)
     _room: tuple[int, int] = (0, 0)  # rows and length
+    max_bytes: int = MAX_BYTES
 
     def plan(self, rows: Sequence[DecodingRow]) -> KeptRows | None:
         """Makes room for a step's rows, once for all layers; None where their keys are not kept."""
@@ -140,7 +142,7 @@ class KeyKeeper:
         if len(lengths) <= num_rows and wanted <= length < wanted + 2 * KEY_STEP:
             return True
         wanted_rows = -(-len(lengths) // ROW_STEP) * ROW_STEP
-        if 2 * self.num_layers * wanted_rows * wanted * self.key_width * self.dtype.itemsize > MAX_BYTES:
+        if 2 * self.num_layers * wanted_rows * wanted * self.key_width * self.dtype.itemsize > self.max_bytes:
             return False
         copied = sum(kept != _NOT_YET for kept in self._lengths.values())  # new rows are at the end
         shared = min(length, wanted)

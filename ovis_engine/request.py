@@ -146,6 +146,8 @@ class EngineConfig:
         max_batch_tokens: Most tokens of one step; longer prompts are prefilled in chunks.
         long_prompt_tokens: Prompts longer than this are prefilled in smaller chunks while rows decode.
         chunk_tokens: Size of these chunks; None means 24 on a CPU and max_batch_tokens on a GPU.
+        kept_keys_bytes: On a CPU, most memory for copies of the decoding rows' keys and values side by side; rows that
+            don't fit are read from the pages, which takes longer the larger the model. At least 0.
         visual_pool_rows: Visual tokens kept on the device, over all pictures; rounded down to whole tiles.
         vision_batch_tiles: Most tiles per run of the vision tower; None means 8 on a GPU and 1 on a CPU, where
             tower and decode loop take turns and more tiles at once are no faster.
@@ -160,6 +162,7 @@ class EngineConfig:
     max_batch_tokens: int = 2048
     long_prompt_tokens: int = 512
     chunk_tokens: int | None = None
+    kept_keys_bytes: int = 256 * 2**20
     visual_pool_rows: int = 65536
     vision_batch_tiles: int | None = None
     num_threads: int | None = None
@@ -172,6 +175,7 @@ class EngineConfig:
             "max_batch_tokens": (self.max_batch_tokens, 1),
             "long_prompt_tokens": (self.long_prompt_tokens, 1),
             "chunk_tokens": (1 if self.chunk_tokens is None else self.chunk_tokens, 1),
+            "kept_keys_bytes": (self.kept_keys_bytes, 0),
             "visual_pool_rows": (self.visual_pool_rows, 1),
             "vision_batch_tiles": (1 if self.vision_batch_tiles is None else self.vision_batch_tiles, 1),
             "num_threads": (1 if self.num_threads is None else self.num_threads, 1),

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from ovis_engine.kept_keys import MAX_BYTES
 from ovis_engine.row import FinishReason, Row
 
 #: Seconds over which the token rate is taken.
@@ -40,6 +41,7 @@ class LoopLimits:
         max_rows: Most rows of one step.
         long_prompt_tokens: Prompts longer than this come in by chunks while rows decode.
         chunk_tokens: Most tokens of such a prompt in one step.
+        kept_keys_bytes: As in `EngineConfig`.
     """
 
     num_blocks: int
@@ -48,6 +50,7 @@ class LoopLimits:
     max_rows: int
     long_prompt_tokens: int = 512
     chunk_tokens: int = 2048
+    kept_keys_bytes: int = MAX_BYTES
 
 
 @dataclass(frozen=True)

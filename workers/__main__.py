@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from contract.catalogue import CATALOGUE
 from contract.logs import configure_logs
 from contract.settings import explain
+from ovis_engine.without_compiler import leave_out_compiler
 from workers.settings import WorkerSettings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -63,6 +64,8 @@ def model(
         supervise(gpus.split(","), argv, metrics_port=metrics_port)
         return
     # Imported late: the supervisor and --help need no torch.
+    if device == "cpu":
+        leave_out_compiler()
     from workers.model_role import ModelRole, run_model_role
 
     run_model_role(ModelRole(model, device, checkpoint, worker, metrics_host, metrics_port), settings)

@@ -38,8 +38,9 @@ _MOST_CACHE_TOKENS = 32768
 #: Tokens of a usual prompt, its picture apart.
 _PROMPT_TOKENS = 64
 
-#: Pictures are encoded ahead of the requests that are in the KV cache.
-_POOL_ROWS_PER_CACHE_TOKEN = 2
+#: Billions of parameters below which copies of the decoding rows' keys and values gain nothing that can be measured,
+#: while for the bundled model they take as much memory as its KV cache.
+_KEYS_KEPT_FROM_B = 0.05
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,16 @@ def engine_config(card: ModelCard, device: str, settings: WorkerSettings) -> Eng
         max_running_requests=settings.engine_rows,
         kv_cache_tokens=cache_tokens,
         max_batch_tokens=settings.engine_max_batch_tokens,
-        visual_pool_rows=min(EngineConfig.visual_pool_rows, _POOL_ROWS_PER_CACHE_TOKEN * cache_tokens),
+        kept_keys_bytes=EngineConfig.kept_keys_bytes if card.params_b >= _KEYS_KEPT_FROM_B else 0,
+        visual_pool_rows=min(EngineConfig.visual_pool_rows, _pool_rows(cache_tokens, settings)),
         num_threads=settings.engine_threads,
     )
+
+
+def _pool_rows(cache_tokens: int, settings: WorkerSettings) -> int:
+    """As much as the KV cache holds, and the backlog's pictures, which are encoded ahead; at most as much again."""
+    rows = settings.engine_rows
+    return cache_tokens * min(settings.slots, 2 * rows) // rows
 
 
 def _usual_cache_tokens(card: ModelCard, rows: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from api_gateway.errors import openai_status
-from contract.errors import ErrorInfo
+from contract.error_info import ErrorInfo
 from contract.openai_wire.errors import OpenAIError
 
 #: Paths whose errors have OpenAI's form.

@@ -10,7 +10,8 @@ from api_gateway.errors import HTTP_STATUS, Problem, openai_status
 from api_gateway.idempotency import PATTERN
 from api_gateway.openai_wire.errors import openai_error
 from contract.catalogue import CATALOGUE
-from contract.errors import ErrorInfo, all_errors
+from contract.error_info import ErrorInfo
+from contract.errors import all_errors
 from contract.openai_wire.errors import OpenAIError
 from contract.requests import TaskRequest
 

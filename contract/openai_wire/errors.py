@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contract.errors import ErrorInfo
+from contract.error_info import ErrorInfo
 
 #: What pydantic puts into a place where a field has several types; the tag of a part it puts before the tag's field.
 _ALTERNATIVE = re.compile(r"str|tuple\[.*")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from api_gateway.errors import HTTP_STATUS, RETRY_AFTER_S, Problem
-from contract.errors import ErrorInfo, all_errors
+from contract.error_info import ErrorInfo
+from contract.errors import all_errors
 from contract.refusals import json_pointer
 
 

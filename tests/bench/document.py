@@ -23,7 +23,7 @@ from contract import store
 from contract.redis_io import connect
 from ovis_fleet import Client
 from ovis_fleet.stack import LocalStack, StackConfig
-from tests.bench.large_document import measure_large
+from tests.bench.large_document import measure_large, misses_large
 from tests.corpus.text_pdf import make_lines, make_pdf
 
 #: The bundled model.
@@ -161,12 +161,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of one and two workers; 0 leaves them out")
     parser.add_argument("--pages", type=int, default=NUM_PAGES, help="pages of the document that they read")
     parser.add_argument("--large", type=int, default=0, help="pages of the large document; 0 leaves it out")
-    parser.add_argument("--read", type=int, default=200, help="pages of the large document read before the cancel")
+    parser.add_argument(
+        "--read",
+        type=int,
+        nargs="+",
+        default=[200],
+        help="pages of the large document read before it is canceled, in a fleet of its own for each number; "
+        "as many as it has: to its end",
+    )
     args = parser.parse_args(argv)
     figures: dict[str, float] = {}
     if args.rounds:
         figures |= measure_workers(args.rounds, args.pages)
-    if args.large:
-        figures |= measure_large(args.large, args.read)
-    print(json.dumps(figures))
-    return 0 if figures.get("two_over_one", 0.0) <= AIM else 1
+    runs = [measure_large(args.large, num_read) for num_read in args.read if args.large]
+    print(json.dumps(figures | {"large": runs}))
+    return 0 if figures.get("two_over_one", 0.0) <= AIM and not any(map(misses_large, runs)) else 1

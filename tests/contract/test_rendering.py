@@ -8,7 +8,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.errors import ErrorInfo
+from contract.error_info import ErrorInfo
 from contract.rendering import PartDocument, as_json, as_markdown, as_text, as_vtt
 from contract.units import ClipUnit, PageUnit, SummaryUnit
 

@@ -216,6 +216,11 @@ def test_a_plan_that_waits_for_a_silent_server_is_canceled_within_seconds(
             assert run(client, store.cancel(task_id, "acme")) == "canceling"
             thread.join(20)
             assert outcomes == ["canceled"]
+            connection.settimeout(20)
+            while connection.recv(4096):
+                """Read the request to its end, which comes when the media process is gone."""
+            accept(tiff(1))
+            assert jobs.run_next() == "planned"
     assert record(client, task_id).status is TaskStatus.CANCELED
     assert client.zcard("ovis:leases") == 0
 

@@ -35,7 +35,7 @@ def until(condition: Callable[[], bool], timeout_s: float) -> float:
 def peak_mb(pid: int) -> float:
     """The most that a process has held, media processes apart."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return float(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
 def hand_in(client: redis.Redis, blobs: BlobStore, pdf: bytes) -> str:

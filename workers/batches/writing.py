@@ -15,7 +15,8 @@ from redis.exceptions import RedisError
 from contract.batch_changes import HeldBatch, WrittenFile
 from contract.batches import BatchError, LineError, line_task_id, refused_key
 from contract.blobs import BlobStore
-from contract.errors import ErrorInfo, FleetError, Gone, InputUnavailable, StoreUnavailable
+from contract.error_info import ErrorInfo
+from contract.errors import FleetError, Gone, InputUnavailable, StoreUnavailable
 from contract.files import file_blob_key, output_file_id
 from contract.openai_wire.answers import ChatCompletion, answer_in, answer_of, why_none
 from contract.openai_wire.batch_lines import InputLine, LineResponse, OutputLine, UnrunError, read_line

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -31,7 +32,7 @@ log = get_logger(__name__)
 #: Seconds beyond the job's own limit before its process is killed: the limit's error should come from inside.
 _MARGIN_S = 5.0
 
-#: Seconds for which a caller waits for a free process before it asks whether to go on.
+#: Seconds for which a caller waits, for a free process or for its answer, before it asks whether to go on.
 _ASK_S = 1.0
 
 #: All that a media process gets of our environment. No credentials, no addresses.
@@ -108,7 +109,8 @@ class MediaPool:
             url: As `prepare`.
             trusted: As `prepare`.
             timeout_s: Seconds that it may take at most; None leaves the setting.
-            go_on: Called every second while no process is free, and once when one is. What it raises ends the wait.
+            go_on: Called every second, while no process is free and while one looks. What it raises ends the wait,
+                and the process that looks.
 
         Raises:
             FleetError: As `prepare`.
@@ -174,7 +176,7 @@ class MediaPool:
         healthy = False
         answer: Answer | None = None
         try:
-            header = self._ask(child, job)
+            header = self._ask(child, job, go_on or _go_on)
             if header["ok"]:
                 answer = protocol.receive_answer(child.connection, header, job)
             healthy = True
@@ -237,11 +239,14 @@ class MediaPool:
                 return child
         return self._spawn()
 
-    def _ask(self, child: _Child, job: MediaJob) -> dict[str, Any]:
+    def _ask(self, child: _Child, job: MediaJob, go_on: Callable[[], None]) -> dict[str, Any]:
         protocol.send_job(child.connection, job)
-        if not child.connection.poll(job.limits.timeout_s + _MARGIN_S):
-            self._on_death("timeout")
-            raise LimitExceeded(f"preparing the input took more than {job.limits.timeout_s:g} seconds")
+        ends = time.monotonic() + job.limits.timeout_s + _MARGIN_S
+        while not child.connection.poll(min(_ASK_S, max(0.0, ends - time.monotonic()))):
+            if time.monotonic() >= ends:
+                self._on_death("timeout")
+                raise LimitExceeded(f"preparing the input took more than {job.limits.timeout_s:g} seconds")
+            go_on()
         return protocol.receive_header(child.connection)
 
     def _lost(self, child: _Child) -> FleetError:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contract.deliveries import HeldDelivery
-from contract.errors import ErrorInfo
+from contract.error_info import ErrorInfo
 from contract.task import TaskSpec, dumps
 from contract.webhooks import HookEvent
 
