@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,9 +12,12 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw
 
 from ovis_engine.tiling import choose_grid
+from tests.corpus.pictures import encoded
 from workers.media.archive import natural_key
+from workers.media.decode import decode_image
 from workers.media.ink import has_ink
 from workers.media.resolution import MAX_DPI, POINTS_PER_INCH, rendered_size
+from workers.media.visible import visible
 
 POINTS = st.floats(1e-3, 3e6, allow_nan=False)
 
@@ -115,6 +120,53 @@ def test_photographs_are_ink() -> None:
     grain = paper(128, noise=60)
     assert has_ink(sky)
     assert has_ink(grain)
+
+
+def scan(mode: str, *, ink: bool = True) -> bytes:
+    """A printed or a blank sheet in a mode of Pillow's, as a file."""
+    sheet = Image.new("L", (400, 300), 255)
+    if ink:
+        ImageDraw.Draw(sheet).text((40, 40), "Invoice 4711\nTotal 9.50", fill=0)
+    grey, kind = np.asarray(sheet), "TIFF"
+    if mode == "I;16":
+        image = Image.fromarray(np.where(grey > 128, 60_000, 3_000).astype(np.uint16))
+    elif mode == "I":
+        image = Image.fromarray(np.where(grey > 128, 60_000, 3_000).astype(np.int32))
+    elif mode == "F":
+        image = Image.fromarray(grey.astype(np.float32) / 255)
+    elif mode in ("LA", "RGBA", "white RGBA"):  # what is drawn is in the alpha channel alone
+        shade = Image.new("L", sheet.size, 255 if mode.startswith("white") else 0)
+        bands = (shade,) * (1 if mode == "LA" else 3)
+        image, kind = Image.merge(mode.split()[-1], (*bands, Image.fromarray(255 - grey))), "PNG"
+    else:
+        image = sheet.convert(mode)
+    return encoded(image, kind)
+
+
+SCANS = ["I;16", "I", "F", "LA", "RGBA", "white RGBA", "1", "L", "P", "CMYK"]
+
+
+@pytest.mark.parametrize("mode", SCANS)
+def test_a_printed_sheet_of_any_mode_has_ink_that_the_model_sees(mode: str) -> None:
+    picture = decode_image(scan(mode), max_pixels=10**6)
+    assert picture.mode == mode.split()[-1]
+    rgb, inked = visible(picture)
+    assert inked
+    assert rgb.mode == "RGB"
+    assert np.ptp(np.asarray(rgb)) > 150
+
+
+@pytest.mark.parametrize("mode", SCANS)
+def test_a_blank_sheet_of_any_mode_has_none(mode: str) -> None:
+    assert not visible(decode_image(scan(mode, ink=False), max_pixels=10**6))[1]
+
+
+def test_transparency_is_left_out_where_the_colours_say_something() -> None:
+    printed_sheet = Image.open(io.BytesIO(scan("L"))).convert("RGBA")
+    printed_sheet.putalpha(Image.linear_gradient("L").resize(printed_sheet.size))
+    rgb, inked = visible(printed_sheet)
+    assert inked
+    assert np.array_equal(np.asarray(rgb), np.asarray(printed_sheet)[..., :3])
 
 
 def test_names_are_in_the_order_that_people_expect() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 from functools import partial
 
-import numpy as np
 from PIL import Image
 
 from contract.egress import EgressPolicy
@@ -23,12 +22,9 @@ from ovis_engine.video import ClipLimits, PyAvReader
 from workers.media.answers import DocumentProbe, Frames, Prepared, VideoProbe
 from workers.media.decode import decode_image
 from workers.media.documents import DocumentLimits, check_page, look, looks_like_a_document
-from workers.media.ink import has_ink
 from workers.media.inputs import Input, Inputs
 from workers.media.protocol import Answer, MediaJob, Prepare, Probe, Sample
-
-#: Pixels above which a picture is halved (and so on) before it is searched for ink: print of that size stays visible.
-_INK_PIXELS = 4_000_000
+from workers.media.visible import visible
 
 #: Matroska and WebM, AVI, FLV, ASF, Ogg, MPEG program and transport streams; MP4 and its kin say ``ftyp``.
 _VIDEO_SIGNATURES = (b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"0&\xb2u\x8ef\xcf\x11", b"OggS", b"\0\0\1\xba", b"G")
@@ -105,9 +101,10 @@ def _prepare(job: MediaJob, work: Prepare, found: Input) -> Prepared:
             work.page, side=work.side, max_partition=work.max_partition, max_pixels=job.limits.max_pixels
         )
         text = document.text(work.page) if work.want_text else None
+    image, inked = visible(image)
     if work.rotate:
         image = _turned(image, work.rotate)
-    return Prepared(_cut(image, side=work.side, max_partition=work.max_partition), _has_ink(image), text)
+    return Prepared(_cut(image, side=work.side, max_partition=work.max_partition), inked, text)
 
 
 def _sample(job: MediaJob, work: Sample, found: Input) -> Frames:
@@ -135,16 +132,6 @@ def _turned(image: Image.Image, degrees: int) -> Image.Image:
     if degrees not in _TURNS:
         raise InvalidRequest(f"a page can be turned by 90, 180 or 270 degrees, not {degrees}")
     return image.transpose(_TURNS[degrees])
-
-
-def _has_ink(image: Image.Image) -> bool:
-    factor = 1
-    while image.width * image.height > _INK_PIXELS * factor * factor:
-        factor += 1
-    if image.mode not in ("RGB", "L", "RGBA"):
-        image = image.convert("RGB")
-    smaller = image if factor == 1 else image.reduce(factor)
-    return has_ink(np.asarray(smaller.convert("RGB")))
 
 
 def _reader(job: MediaJob) -> PyAvReader:
