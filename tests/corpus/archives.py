@@ -75,6 +75,7 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], set[str]]] = {
         {FINE},
     ),
     "a name of 60 000 characters": (lambda: packed([("a/" * 30_000 + "x.png", noise("PNG"))]), {FINE}),
+    "a name of 5 000 digits": (lambda: packed([("9" * 5_000 + ".png", noise("PNG"))]), {FINE}),
     "a million entries": (lambda: many_entries(1_000_000), {LIMIT}),
     "entries of nothing": (lambda: many_entries(100), {DAMAGED}),
     "encrypted zip": (lambda: with_entry_byte(8, 1), {ENCRYPTED}),

@@ -137,6 +137,12 @@ def test_pages_of_a_zip_come_in_natural_order_of_names_with_all_their_frames(poo
     assert [round(level, -1) for level in levels] == LEVELS
 
 
+def test_members_of_one_name_are_pages_of_their_own(pool: MediaPool, web: str) -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        BODIES["twins"] = archives.packed([("scan.png", encoded(grey(level), "PNG")) for level in (10, 110, 210)])
+    assert [level_of(page(pool, f"{web}/twins", number)) for number in (1, 2, 3, 2, 1)] == [10, 110, 210, 110, 10]
+
+
 def test_a_damaged_page_fails_alone(pool: MediaPool, web: str) -> None:
     good = encoded(Image.effect_noise((90, 90), 60), "PNG")
     BODIES["cripple"] = archives.packed(

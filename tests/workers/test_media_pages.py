@@ -184,6 +184,17 @@ def test_names_are_in_the_order_that_people_expect() -> None:
     ]
 
 
+@given(st.lists(st.integers(0, 10**30), min_size=2, max_size=5), st.booleans())
+def test_numbers_in_names_are_ordered_by_value(numbers: list[int], padded: bool) -> None:
+    names = [f"page {number:040}" if padded else f"page {number}" for number in numbers]
+    assert sorted(names, key=natural_key) == [names[numbers.index(number)] for number in sorted(numbers)]
+
+
+def test_a_number_of_any_length_is_ordered() -> None:
+    long, longer = "1" + "0" * 5_000, "9" * 5_001
+    assert sorted([longer, "2", long], key=natural_key) == ["2", long, longer]
+
+
 @given(st.lists(st.text(max_size=8), unique_by=str.casefold))
 def test_any_names_can_be_sorted(names: list[str]) -> None:
     ordered = sorted(names, key=natural_key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import unicodedata
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class ArchivePages:
         _check_sizes(members, len(data))
         self._places = self._find_pages(members)
         self.num_pages = len(self._places)
-        self._open: tuple[str, PicturePages] | None = None
+        self._open: tuple[zipfile.ZipInfo, PicturePages] | None = None
 
     def sizes(self) -> tuple[PageSize, ...]:
         """Size of every page in pixels; zero by zero for one that can't be read."""
@@ -97,8 +98,9 @@ class ArchivePages:
             FleetError: What is wrong with the member.
         """
         place = self._places[page - 1]
-        if self._open is None or self._open[0] != place.member.filename:
-            self._open = (place.member.filename, self._member(place.member))
+        # Two members may have one name.
+        if self._open is None or self._open[0] is not place.member:
+            self._open = (place.member, self._member(place.member))
         return self._open[1].picture(place.frame, side=side, max_partition=max_partition, max_pixels=max_pixels)
 
     def text(self, page: int) -> None:
@@ -139,8 +141,14 @@ class ArchivePages:
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts names as people do: page2 before page10, upper and lower case together."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part)
+    # Numbers by their digits: Python makes none of more than 4300.
+    parts = re.split(r"(\d+)", name.casefold())
+    return tuple(_number_key(part) if part.isdecimal() else (1, 0, part) for part in parts if part)
+
+
+def _number_key(digits: str) -> tuple[int, int, str]:
+    value = "".join(str(unicodedata.decimal(digit)) for digit in digits).lstrip("0")
+    return 0, len(value), f"{value} {digits}"
 
 
 def _pictures(entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
