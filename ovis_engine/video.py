@@ -139,7 +139,7 @@ class PyAvReader:
         Raises:
             NoVideoStreamError, NoVideoFramesError, DamagedVideoError, VideoTooLargeError: As `sample`.
         """
-        from ovis_engine.video_scan import clip_facts
+        from ovis_engine.video_clip import clip_facts
 
         with _decoding(source):
             return ClipFacts(*clip_facts(source, max_pixels=self._limits.max_pixels))

@@ -69,7 +69,7 @@ def write(
     return file
 
 
-@pytest.mark.parametrize("module", ["ovis_engine.video", "ovis_engine.video_scan"])
+@pytest.mark.parametrize("module", ["ovis_engine.video", "ovis_engine.video_clip", "ovis_engine.video_scan"])
 def test_media_processes_can_import_it_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit(bool({{'torch', 'transformers', 'moviepy'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
