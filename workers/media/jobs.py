@@ -11,6 +11,7 @@ from contract.egress import EgressPolicy
 from contract.errors import (
     CallerError,
     DamagedVideo,
+    FleetError,
     InvalidRequest,
     LimitExceeded,
     NotADocument,
@@ -20,6 +21,7 @@ from ovis_engine.errors import DamagedVideoError, NoVideoStreamError, VideoError
 from ovis_engine.tiling import TiledImage, tile_image
 from ovis_engine.video import ClipLimits, PyAvReader
 from workers.media.answers import DocumentProbe, Frames, Prepared, VideoProbe
+from workers.media.broken import blamed_on, is_ours
 from workers.media.decode import decode_image
 from workers.media.documents import DocumentLimits, check_page, look, looks_like_a_document
 from workers.media.inputs import Input, Inputs
@@ -38,19 +40,28 @@ def perform(job: MediaJob, inputs: Inputs) -> Answer:
     Raises:
         FleetError: What was wrong with the input, or the object store.
         MemoryError: It needs more memory than the process may have.
+        ReaderBroke: The input made its reader fail in a way that nobody foresaw.
     """
     found = _fetch(job, inputs)
     try:
-        if isinstance(job.work, Probe):
-            return _probe(job, found)
-        if isinstance(job.work, Sample):
-            return _sample(job, job.work, found)
-        return _prepare(job, job.work, found)
-    except BaseException as exc:
+        return _read(job, found)
+    except (FleetError, MemoryError) as exc:
         # A bad page leaves the document as it was; anything else may not.
         if found.document is None or not isinstance(exc, CallerError):
             inputs.forget(found)
         raise
+    except Exception as exc:
+        if is_ours(exc):
+            raise
+        raise blamed_on(job.work, found.data, exc) from exc
+
+
+def _read(job: MediaJob, found: Input) -> Answer:
+    if isinstance(job.work, Probe):
+        return _probe(job, found)
+    if isinstance(job.work, Sample):
+        return _sample(job, job.work, found)
+    return _prepare(job, job.work, found)
 
 
 def _fetch(job: MediaJob, inputs: Inputs) -> Input:
