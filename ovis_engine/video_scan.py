@@ -16,7 +16,7 @@ import numpy as np
 
 from ovis_engine.errors import DamagedVideoError, NoVideoFramesError
 from ovis_engine.tiling import UInt8Array
-from ovis_engine.video_clip import MICROSECONDS, average_rate, count_frames, moving_pictures, opened
+from ovis_engine.video_clip import MICROSECONDS, average_rate, count_frames, duration_s, moving_pictures, opened
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -55,15 +55,15 @@ class Picker(Generic[T]):
         """
         self._choose, self._keep, self._max_pixels = choose, keep, max_pixels
 
-    def pick(self, source: Path | bytes) -> list[tuple[float, T]]:
+    def pick(self, source: Path | bytes) -> tuple[float, list[tuple[float, T]]]:
         """Reads a clip.
 
         Args:
             source: A local video file, or its bytes.
 
         Returns:
-            Per number its time in seconds and what was kept. Frame n is the one shown half a frame after its time
-            n / rate.
+            How long the clip is in seconds; and per number its time in seconds and what was kept. Frame n is the one
+            shown half a frame after its time n / rate.
 
         Raises:
             NoVideoStreamError: If the file holds no moving pictures.
@@ -75,7 +75,9 @@ class Picker(Generic[T]):
         with opened(source) as container:
             stream = moving_pictures(container, self._max_pixels)
             rate = average_rate(stream)
-            numbers = self._choose(count_frames(container, stream, rate), rate)
+            total = count_frames(container, stream, rate)
+            numbers = self._choose(total, rate)
+            seconds = duration_s(container, total, rate)
             start, base = Fraction(container.start_time or 0, MICROSECONDS), Fraction(stream.time_base or 1)
             limits = [int((start + (number + Fraction(1, 2)) / rate) / base) for number in numbers]
             frame_ticks = max(1, int(1 / rate / base))
@@ -85,7 +87,7 @@ class Picker(Generic[T]):
         with ThreadPoolExecutor(len(parts)) as pool:
             picked = pool.map(lambda part: self._pick_part(source, part, frame_ticks), parts)
             kept = [one for part in picked for one in part]
-        return [(float(number / rate), one) for number, one in zip(numbers, kept, strict=True)]
+        return seconds, [(float(number / rate), one) for number, one in zip(numbers, kept, strict=True)]
 
     def _pick_part(self, source: Path | bytes, limits: Sequence[int], frame_ticks: int) -> list[T]:
         with opened(source) as container:

@@ -33,7 +33,7 @@ class PartInputs:
         text: The page's own text, where it was wanted and there is some.
         captions: What the clips before a summary gave.
         counts: Images, pages and frames, for the bill.
-        start_s, end_s: The stretch of the video that the frames are from.
+        start_s, end_s: The stretch of the video that the frames are from; it ends with the video at the latest.
         turned: Makes the same inputs with the one picture turned clockwise by 90, 180 or 270 degrees, cut into at most
             so many tiles; None where there isn't just one.
     """
@@ -120,12 +120,14 @@ class InputReader:
             max_partition=spec.max_partition(self.card),
             sampling=Sampling(options.num_frames, options.fps, start_s, end_s),
         )
+        end_s = frames.duration_s if end_s is None else min(end_s, frames.duration_s)
         return PartInputs(
             frames.images,
             is_film=True,
             counts=Usage(frames=len(frames.images)),
             start_s=start_s,
-            end_s=frames.times_s[-1] if end_s is None else end_s,
+            # A film's frames may outlast what its header says by half a hundredth of a second.
+            end_s=max(start_s, round(end_s, 3)),
         )
 
     def _captions(self, attempt: Attempt) -> tuple[Caption, ...]:

@@ -53,6 +53,7 @@ def test_the_model_cards_frames_are_read(pool: MediaPool, web: str, container: s
     wanted = list(sample_indices(90))
     assert [number_of(np.rot90(image.tiles[0], -rotation // 90)) for image in found.images] == wanted
     assert found.times_s == pytest.approx([number / 30 for number in wanted], abs=0.001)
+    assert found.duration_s == pytest.approx(3.0, abs=0.01)
     turned = rotation in (90, 270)
     assert {image.tiles[0].shape for image in found.images} == {(448, 89, 3) if turned else (89, 448, 3)}
 

@@ -61,6 +61,18 @@ def film_of(seconds: int) -> bytes:
 
 def part_of(bench: Bench, data: bytes, kind: Any, unit: Unit | None, operation: Any = "ocr", **options: Any) -> Reading:
     """What a worker makes of one part of a planned task."""
+    attempt = attempt_of(bench, data, kind, unit, operation, **options)
+    return bench.runner.answerer.answer(Lease(attempt), bench.runner.inputs.read(attempt))
+
+
+def inputs_of(bench: Bench, *args: Any, **options: Any) -> PartInputs:
+    """What a part is about; as `part_of`."""
+    return bench.runner.inputs.read(attempt_of(bench, *args, **options))
+
+
+def attempt_of(
+    bench: Bench, data: bytes, kind: Any, unit: Unit | None, operation: Any = "ocr", **options: Any
+) -> Attempt:
     task_id = new_task_id()
     key = input_key("acme", task_id, 0)
     bench.blobs.put(key, data, "application/octet-stream")
@@ -73,10 +85,9 @@ def part_of(bench: Bench, data: bytes, kind: Any, unit: Unit | None, operation: 
         inputs=(ObjectInput(bucket=bench.blobs.bucket, key=key),),
         options=TaskOptions(**options),
     )
-    attempt = Attempt(
+    return Attempt(
         token=task_id, task_id=task_id, tenant="acme", part=0, number=1, claims=1, queued_ms=0, spec=spec, unit=unit
     )
-    return bench.runner.answerer.answer(Lease(attempt), bench.runner.inputs.read(attempt))
 
 
 @pytest.mark.parametrize(("text_layer", "source"), [("only", "text_layer"), ("hint", "model"), ("ignore", "model")])
@@ -109,8 +120,24 @@ def test_a_clip_is_looked_at_within_its_times(bench: Bench) -> None:
 def test_a_whole_video_says_what_was_looked_at(bench: Bench) -> None:
     reading = part_of(bench, film_of(4), "video", None, "caption", num_frames=2, start_s=2.0, max_new_tokens=5)
     assert reading.start_s == 2.0
-    assert reading.end_s is not None
-    assert 2.0 < reading.end_s <= 4.0
+    assert reading.end_s == 4.0, "the clip's end, not its last frame that was looked at"
+
+
+@pytest.mark.parametrize(
+    ("options", "stretch"),
+    [
+        ({"end_s": 86_400.0}, (0.0, 2.0)),
+        ({"end_s": 1.5}, (0.0, 1.5)),
+        ({"num_frames": 1}, (0.0, 2.0)),
+        ({"start_s": 1.0, "end_s": 2.5}, (1.0, 2.0)),
+    ],
+    ids=["a day", "within", "one frame", "both"],
+)
+def test_the_stretch_of_a_film_ends_with_it(
+    bench: Bench, options: dict[str, float], stretch: tuple[float, float]
+) -> None:
+    inputs = inputs_of(bench, film_of(2), "video", None, "caption", **options)
+    assert (inputs.start_s, inputs.end_s) == stretch
 
 
 def test_a_summary_is_asked_over_captions_cut_to_fit(bench: Bench) -> None:

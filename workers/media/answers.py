@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from ovis_engine.tiling import TiledImage
+
+#: Largest denominator of a rate in a clip's header that is told from a float.
+_MAX_DENOMINATOR = 1_000_000
 
 DocumentFormat = Literal["pdf", "office", "tiff", "gif", "webp", "zip", "picture"]
 
@@ -57,6 +61,13 @@ class VideoProbe:
     num_frames: int
     fps: float
 
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second, as the clip's header has it: a float is no third."""
+        if self.fps >= 1:
+            return Fraction(self.fps).limit_denominator(_MAX_DENOMINATOR)
+        return 1 / Fraction(1 / self.fps).limit_denominator(_MAX_DENOMINATOR)
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -80,7 +91,9 @@ class Frames:
     Attributes:
         images: Their tiles; at least one frame.
         times_s: When each is shown, in seconds from the clip's start.
+        duration_s: How long the whole clip is, in seconds, above 0.
     """
 
     images: tuple[TiledImage, ...]
     times_s: tuple[float, ...]
+    duration_s: float

@@ -123,12 +123,13 @@ def _sample(job: MediaJob, work: Sample, found: Input) -> Frames:
         raise NotAVideo("the bytes are a document or a picture, not a video")
     cut = partial(_cut, side=work.side, max_partition=work.max_partition)
     try:
-        frames = _reader(job).sample(found.data, work.sampling, cut)
+        read = _reader(job).read(found.data, work.sampling, cut)
     except VideoTooLargeError as exc:
         raise LimitExceeded(exc.message) from exc
     except VideoError as exc:
         raise _damaged(exc, found.data, NotAVideo, "video") from exc
-    return Frames(tuple(image for _, image in frames), tuple(time_s for time_s, _ in frames))
+    times_s, images = tuple(zip(*read.frames, strict=True))
+    return Frames(images, times_s, read.duration_s)
 
 
 def _cut(image: Image.Image, *, side: int, max_partition: int) -> TiledImage:

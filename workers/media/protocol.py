@@ -141,7 +141,8 @@ def send_answer(connection: Connection, answer: Answer) -> None:
         if text is not None:
             connection.send_bytes(text)
     else:
-        _send_header(connection, {"images": [_shape(image) for image in answer.images], "times_s": answer.times_s})
+        shapes = [_shape(image) for image in answer.images]
+        _send_header(connection, {"images": shapes, "times_s": answer.times_s, "duration_s": answer.duration_s})
         for image in answer.images:
             _send_tiles(connection, image)
 
@@ -175,7 +176,11 @@ def receive_answer(connection: Connection, header: dict[str, Any], job: MediaJob
     times_s = tuple(float(time_s) for time_s in header["times_s"])
     if len(times_s) != len(header["images"]):
         raise ValueError("frames and times differ in number")
-    return Frames(tuple(_receive_tiles(connection, shape, job.work) for shape in header["images"]), times_s)
+    duration_s = float(header["duration_s"])
+    if not (math.isfinite(duration_s) and duration_s > 0):
+        raise ValueError("a clip that can't be")
+    images = tuple(_receive_tiles(connection, shape, job.work) for shape in header["images"])
+    return Frames(images, times_s, duration_s)
 
 
 def _send_header(connection: Connection, header: dict[str, Any]) -> None:
