@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 from contract.catalogue import ModelCard
 from contract.errors import InvalidRequest, NotAnImage, NotAVideo
@@ -90,10 +89,9 @@ def _film(spec: TaskSpec, card: ModelCard, probe: DocumentProbe | VideoProbe, ma
     if options.clip_s is not None:
         clips = [unit for unit in units_of(spec, probe, max_parts) if isinstance(unit, ClipUnit)]
         stretches = [(clip.start_s, clip.end_s) for clip in clips]
-    rate = Fraction(probe.fps)
     try:
         frames = sum(
-            len(Sampling(options.num_frames, options.fps, start_s, end_s).numbers(probe.num_frames, rate))
+            Sampling(options.num_frames, options.fps, start_s, end_s).count(probe.num_frames, probe.rate)
             for start_s, end_s in stretches
         )
     except NoVideoFramesError as exc:
