@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image, ImageDraw
 
+from contract.errors import LimitExceeded, TruncatedImage
 from ovis_engine.tiling import choose_grid
-from tests.corpus.pictures import encoded
+from tests.corpus.pictures import encoded, gif
 from workers.media.archive import natural_key
 from workers.media.decode import decode_image
 from workers.media.ink import has_ink
+from workers.media.picture_pages import PicturePages
 from workers.media.resolution import MAX_DPI, POINTS_PER_INCH, rendered_size
 from workers.media.visible import visible
 
@@ -167,6 +169,40 @@ def test_transparency_is_left_out_where_the_colours_say_something() -> None:
     rgb, inked = visible(printed_sheet)
     assert inked
     assert np.array_equal(np.asarray(rgb), np.asarray(printed_sheet)[..., :3])
+
+
+def pages_of_gif(data: bytes, *, max_pixels: int = 10**6) -> PicturePages:
+    return PicturePages(data, max_pages=5, max_pixels=max_pixels)
+
+
+def corner(pages: PicturePages, number: int) -> object:
+    page = pages.picture(number, side=336, max_partition=1, max_pixels=10**6)
+    return page.convert("RGB").getpixel((0, 0))
+
+
+def test_the_frames_of_a_gif_are_counted_without_drawing_them() -> None:
+    pages = pages_of_gif(gif(9, 9, [(1, 1)] * 4, broken=2))
+    assert pages.num_pages == 4, "one that can't be drawn hides none behind it"
+    assert corner(pages, 1) == (255, 255, 255)
+    for number in (2, 4, 3):
+        with pytest.raises(TruncatedImage):
+            corner(pages, number)
+    assert corner(pages, 1) == (255, 255, 255)
+    with pytest.raises(LimitExceeded, match="limit of 5"):
+        pages_of_gif(gif(9, 9, [(1, 1)] * 6))
+
+
+def test_a_gif_with_a_canvas_beyond_the_limit_is_not_opened() -> None:
+    with pytest.raises(LimitExceeded, match="1001 x 1000 = 1001000 pixels; the limit is 1000000"):
+        pages_of_gif(gif(1001, 1000, [(1, 1)] * 3))
+
+
+def test_a_frame_that_enlarges_the_canvas_beyond_the_limit_fails_alone() -> None:
+    pages = pages_of_gif(gif(9, 9, [(1, 1), (1, 1), (2_000, 2_000), (1, 1)]))
+    for number in (3, 4):
+        with pytest.raises(LimitExceeded, match="2000 x 2000"):
+            corner(pages, number)
+    assert corner(pages, 2) == (255, 255, 255)
 
 
 def test_names_are_in_the_order_that_people_expect() -> None:

@@ -63,7 +63,7 @@ class ArchivePages:
 
     format: DocumentFormat = "zip"
 
-    def __init__(self, data: bytes, *, max_pages: int, max_member_bytes: int) -> None:
+    def __init__(self, data: bytes, *, max_pages: int, max_pixels: int, max_member_bytes: int) -> None:
         """Read the directory and every picture's header.
 
         Raises:
@@ -72,7 +72,7 @@ class ArchivePages:
             EncryptedDocument: A picture in it wants a password.
             LimitExceeded: Too many entries or pages, archives inside, or it unpacks to too much.
         """
-        self._max_pages, self._max_member_bytes = max_pages, max_member_bytes
+        self._max_pages, self._max_pixels, self._max_member_bytes = max_pages, max_pixels, max_member_bytes
         # Before the directory is read: a million entries take a gigabyte as objects.
         entries, most = data.count(_ENTRY_SIGNATURE), max_pages * ENTRIES_PER_PAGE
         if entries > most:
@@ -136,7 +136,7 @@ class ArchivePages:
             raise DamagedDocument("a picture in the archive can't be unpacked") from exc
         if len(data) > self._max_member_bytes:
             raise LimitExceeded(f"a picture in the archive has more than {self._max_member_bytes} bytes")
-        return PicturePages(data, max_pages=self._max_pages)
+        return PicturePages(data, max_pages=self._max_pages, max_pixels=self._max_pixels)
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:

@@ -63,6 +63,7 @@ class DocumentLimits:
     """What opening a document may use, and the program that opens Office files."""
 
     max_pages: int
+    max_pixels: int
     max_input_bytes: int
     timeout_s: float
     office_command: str | None
@@ -81,9 +82,11 @@ def open_document(data: bytes, limits: DocumentLimits) -> Document:
         pdf = to_pdf(data, command=limits.office_command, timeout_s=limits.timeout_s)
         return PdfPages(pdf, max_pages=limits.max_pages, format="office")
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return ArchivePages(data, max_pages=limits.max_pages, max_member_bytes=limits.max_input_bytes)
+        return ArchivePages(
+            data, max_pages=limits.max_pages, max_pixels=limits.max_pixels, max_member_bytes=limits.max_input_bytes
+        )
     if looks_like_a_picture(data):
-        return PicturePages(data, max_pages=limits.max_pages)
+        return PicturePages(data, max_pages=limits.max_pages, max_pixels=limits.max_pixels)
     raise NotADocument("the bytes are no PDF, picture, ZIP of pictures or Office file")
 
 

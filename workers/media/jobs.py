@@ -152,4 +152,6 @@ def _reader(job: MediaJob) -> PyAvReader:
 
 def _document_limits(job: MediaJob) -> DocumentLimits:
     limits = job.limits
-    return DocumentLimits(limits.max_pages, limits.max_input_bytes, limits.timeout_s, job.office_command)
+    return DocumentLimits(
+        limits.max_pages, limits.max_pixels, limits.max_input_bytes, limits.timeout_s, job.office_command
+    )
