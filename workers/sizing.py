@@ -14,8 +14,15 @@ from ovis_engine.errors import NoVideoFramesError
 from ovis_engine.tiling import choose_grid, num_tiles
 from ovis_engine.video import Sampling
 from workers.media.answers import DocumentProbe, VideoProbe
+from workers.media.protocol import Probe
 from workers.media.resolution import rendered_size
 from workers.planner import units_of
+
+
+def look_for(spec: TaskSpec) -> Probe:
+    """What an estimate has to know of each of the task's inputs."""
+    options = spec.options
+    return Probe(as_picture=spec.kind == "image", own_text=options.text_layer == "only", pages=options.pages)
 
 
 def estimate(
@@ -26,17 +33,17 @@ def estimate(
     Args:
         spec: The task.
         card: Its model.
-        probes: What its inputs are, in order.
+        probes: What its inputs are, in order, as `look_for` has them looked at.
         pace: How fast the model's parts went lately.
         max_parts: Most pages or clips that a task may have.
 
     Raises:
         FleetError: What is wrong with an input, or with what is wanted of it.
     """
-    parts, usage = _count(spec, card, probes, max_parts)
+    parts, asked, usage = _count(spec, card, probes, max_parts)
     visual = usage.tiles * card.tokens_per_tile
-    most = parts * spec.max_new_tokens(card)
-    output = pace.output_of(parts, most)
+    most = asked * spec.max_new_tokens(card)
+    output = pace.output_of(asked, most)
     return Estimate(
         parts=parts,
         images=usage.images,
@@ -52,22 +59,34 @@ def estimate(
 
 def _count(
     spec: TaskSpec, card: ModelCard, probes: Sequence[DocumentProbe | VideoProbe], max_parts: int
-) -> tuple[int, Usage]:
-    """How many parts there are, and what they count but for tokens and seconds."""
+) -> tuple[int, int, Usage]:
+    """How many parts there are, how many of them the model is asked, what they count but for tokens and seconds."""
     if spec.kind == "video":
         [probe] = probes
-        return _film(spec, card, probe, max_parts)
+        parts, usage = _film(spec, card, probe, max_parts)
+        return parts, parts, usage
     if spec.kind == "document":
         [probe] = probes
         pages = [unit.page for unit in units_of(spec, probe, max_parts) if isinstance(unit, PageUnit)]
         assert isinstance(probe, DocumentProbe)
-        return len(pages), Usage(pages=len(pages), tiles=sum(_tiles(spec, card, probe, page) for page in pages))
+        return len(pages), *_pages(spec, card, probe, pages)
+    tiles = 0
     for probe in probes:
-        if isinstance(probe, VideoProbe):
-            raise NotAnImage("the bytes are a video; hand it in as a task of kind video")
-    pictures = [probe for probe in probes if isinstance(probe, DocumentProbe)]
-    tiles = sum(_tiles(spec, card, picture, 1) for picture in pictures)
-    return 1, Usage(images=len(pictures), tiles=tiles)
+        if not isinstance(probe, DocumentProbe) or probe.in_points or probe.format == "zip":
+            raise NotAnImage("the bytes are no picture")
+        tiles += _tiles(spec, card, probe, 1)
+    return 1, 1, Usage(images=len(probes), tiles=tiles)
+
+
+def _pages(spec: TaskSpec, card: ModelCard, probe: DocumentProbe, pages: Sequence[int]) -> tuple[int, Usage]:
+    """Of how many pages the model is asked, and what all count: those whose own text is the answer have no tiles."""
+    own_text = probe.own_text or (False,) * len(probe.pages)
+    known = [own_text[page - 1] for page in pages if own_text[page - 1] is not None]
+    without = 1 - sum(map(bool, known)) / len(known) if known else 1.0
+    # A page that was not looked at counts as the others do on average.
+    shares = [without if own_text[page - 1] is None else float(not own_text[page - 1]) for page in pages]
+    tiles = sum(share * _tiles(spec, card, probe, page) for share, page in zip(shares, pages, strict=True))
+    return round(sum(shares)), Usage(pages=len(pages), tiles=round(tiles))
 
 
 def _tiles(spec: TaskSpec, card: ModelCard, probe: DocumentProbe, page: int) -> int:

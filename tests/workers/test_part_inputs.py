@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import av
@@ -14,18 +15,21 @@ import redis
 from contract import store
 from contract.blobs import input_key
 from contract.catalogue import CATALOGUE
+from contract.errors import NotAnImage
 from contract.estimates import Pace, note_pace, pace_key, read_pace
 from contract.options import TaskOptions
 from contract.redis_io import run
-from contract.task import Attempt, ObjectInput, PartResult, TaskSpec, Usage, new_task_id
+from contract.task import Attempt, ObjectInput, PartResult, TaskSpec, UrlInput, Usage, new_task_id
 from contract.units import ClipUnit, PageUnit, Unit
+from tests.corpus import pdfs
 from tests.workers.one_worker import CARD, READ, RECEIPT, TRUTH, Bench
 from workers.captions import Caption, read_captions
 from workers.inputs import PartInputs
 from workers.leases import Lease
+from workers.media.answers import DocumentProbe, PageSize
 from workers.media.pool import MediaPool
 from workers.readings import Reading
-from workers.sizing import estimate
+from workers.sizing import estimate, look_for
 
 
 def pdf_of(text: str, width: int = 300, height: int = 200) -> bytes:
@@ -186,6 +190,45 @@ def test_the_estimate_of_a_page_counts_the_tiles_that_it_is_cut_into(
     assert (guessed.parts, guessed.pages, guessed.tiles) == (1, 1, len(cut.tiles))
     assert guessed.visual_tokens == len(cut.tiles) * card.tokens_per_tile
     assert (guessed.expected_seconds, guessed.expected_output_tokens) == (None, None)
+
+
+def test_the_estimate_of_pages_with_text_is_what_they_take(bench: Bench, media: MediaPool) -> None:
+    data = pdfs.written([["one"], [], ["three"], ["four"], []])
+    bench.blobs.put("uploads/mixed.pdf", data, "application/pdf")
+    source = ObjectInput(bucket=bench.blobs.bucket, key="uploads/mixed.pdf")
+    options = TaskOptions(text_layer="only", pages="2-")
+    spec = TaskSpec(kind="document", model=CARD.name, operation="ocr", prompt="p", inputs=(source,), options=options)
+    url = bench.blobs.presigned_get(source.bucket, source.key)
+    probe = media.probe(url, trusted=True, look=look_for(spec))
+    pace = Pace(parts=1, output_tokens=7, cost=100, seconds=5)
+    guessed = estimate(spec, CARD, [probe], pace, max_parts=10)
+
+    pages = [inputs_of(bench, data, "document", PageUnit(page=page), text_layer="only") for page in (2, 3, 4, 5)]
+    taken = [len(image.tiles) for page in pages for image in page.images]
+    assert len(taken) == 2
+    assert (guessed.parts, guessed.pages, guessed.tiles) == (4, 4, sum(taken))
+    assert guessed.max_output_tokens == 2 * spec.max_new_tokens(CARD)
+    assert guessed.expected_output_tokens == 2 * 7
+
+
+def test_pages_that_were_not_looked_at_count_as_the_others_do_on_average() -> None:
+    own_text = (True, None, False, None, True, None, True, None)  # a quarter without
+    probe = DocumentProbe("pdf", (PageSize(72, 72),) * 8, own_text)
+    source = UrlInput(url="https://example.com/file.pdf")
+    options = TaskOptions(text_layer="only", max_partition=1)
+    spec = TaskSpec(kind="document", model=CARD.name, operation="ocr", prompt="p", inputs=(source,), options=options)
+    guessed = estimate(spec, CARD, [probe], Pace(), max_parts=10)
+    assert (guessed.pages, guessed.tiles) == (8, 2)
+    unread = replace(probe, own_text=(None,) * 8)
+    assert estimate(spec, CARD, [unread], Pace(), max_parts=10).tiles == 8
+
+
+@pytest.mark.parametrize("format", ["pdf", "office", "zip"])
+def test_a_document_is_no_picture_to_an_estimate(format: Any) -> None:
+    source = UrlInput(url="https://example.com/file")
+    spec = TaskSpec(kind="image", model=CARD.name, operation="ocr", prompt="p", inputs=(source,))
+    with pytest.raises(NotAnImage):
+        estimate(spec, CARD, [DocumentProbe(format, (PageSize(72, 72),))], Pace(), max_parts=10)
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,13 @@ class DocumentProbe:
     Attributes:
         format: What it is.
         pages: Size of each page, in order; at least one.
+        own_text: Whether each page has text of its own, where that was looked for; None for a page that was not looked
+            at, for want of time or of interest. A page whose text can't be read, which will fail alone, has some.
     """
 
     format: DocumentFormat
     pages: tuple[PageSize, ...]
+    own_text: tuple[bool | None, ...] | None = None
 
     @property
     def in_points(self) -> bool:
@@ -74,12 +77,12 @@ class Prepared:
     """A picture or page, ready for the model.
 
     Attributes:
-        image: Its tiles.
+        image: Its tiles; None where the page's own text was all that was wanted.
         has_ink: False where there is nothing to read: blank paper, slightly noisy at most.
         text: The page's own text where it was wanted and there is some; lines end with a line feed.
     """
 
-    image: TiledImage
+    image: TiledImage | None
     has_ink: bool
     text: str | None = None
 

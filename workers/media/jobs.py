@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from functools import partial
 
 from PIL import Image
@@ -17,16 +18,20 @@ from contract.errors import (
     NotADocument,
     NotAVideo,
 )
+from contract.pages import select_pages
 from ovis_engine.errors import DamagedVideoError, NoVideoStreamError, VideoError, VideoTooLargeError
 from ovis_engine.tiling import TiledImage, tile_image
 from ovis_engine.video import ClipLimits, PyAvReader
-from workers.media.answers import DocumentProbe, Frames, Prepared, VideoProbe
+from workers.media.answers import DocumentProbe, Frames, PageSize, Prepared, VideoProbe
 from workers.media.broken import blamed_on, is_ours
-from workers.media.decode import decode_image
-from workers.media.documents import DocumentLimits, check_page, look, looks_like_a_document
+from workers.media.decode import check_pixels, decode_image, open_image
+from workers.media.documents import DocumentLimits, check_page, look, looks_like_a_document, pages_with_text
 from workers.media.inputs import Input, Inputs
 from workers.media.protocol import Answer, MediaJob, Prepare, Probe, Sample
 from workers.media.visible import visible
+
+#: Share of a look's time in which pages are searched for text.
+_TEXT_SHARE = 0.4
 
 #: Matroska and WebM, AVI, FLV, ASF, Ogg, MPEG program and transport streams; MP4 and its kin say ``ftyp``.
 _VIDEO_SIGNATURES = (b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"0&\xb2u\x8ef\xcf\x11", b"OggS", b"\0\0\1\xba", b"G")
@@ -58,7 +63,7 @@ def perform(job: MediaJob, inputs: Inputs) -> Answer:
 
 def _read(job: MediaJob, found: Input) -> Answer:
     if isinstance(job.work, Probe):
-        return _probe(job, found)
+        return _probe(job, job.work, found)
     if isinstance(job.work, Sample):
         return _sample(job, job.work, found)
     return _prepare(job, job.work, found)
@@ -79,9 +84,18 @@ def _fetch(job: MediaJob, inputs: Inputs) -> Input:
     )
 
 
-def _probe(job: MediaJob, found: Input) -> DocumentProbe | VideoProbe:
+def _probe(job: MediaJob, work: Probe, found: Input) -> DocumentProbe | VideoProbe:
+    if work.as_picture:
+        image = open_image(found.data)
+        check_pixels(image, job.limits.max_pixels)
+        return DocumentProbe("picture", (PageSize(*image.size),))
     if looks_like_a_document(found.data):
-        return look(found.opened(_document_limits(job)))
+        document = found.opened(_document_limits(job))
+        probe = look(document)
+        if not work.own_text:
+            return probe
+        pages = select_pages(work.pages, document.num_pages)
+        return replace(probe, own_text=pages_with_text(document, pages, _seconds_for_text(job)))
     try:
         facts = _reader(job).probe(found.data)
     except VideoTooLargeError as exc:
@@ -108,10 +122,12 @@ def _prepare(job: MediaJob, work: Prepare, found: Input) -> Prepared:
     else:
         document = found.opened(_document_limits(job))
         check_page(document, work.page)
+        text = document.text(work.page) if work.want_text or work.text_suffices else None
+        if text and work.text_suffices:
+            return Prepared(None, has_ink=True, text=text)
         image = document.picture(
             work.page, side=work.side, max_partition=work.max_partition, max_pixels=job.limits.max_pixels
         )
-        text = document.text(work.page) if work.want_text else None
     image, inked = visible(image)
     if work.rotate:
         image = _turned(image, work.rotate)
@@ -144,6 +160,11 @@ def _turned(image: Image.Image, degrees: int) -> Image.Image:
     if degrees not in _TURNS:
         raise InvalidRequest(f"a page can be turned by 90, 180 or 270 degrees, not {degrees}")
     return image.transpose(_TURNS[degrees])
+
+
+def _seconds_for_text(job: MediaJob) -> float:
+    """For how long a look may search pages for text: the rest of its time is for the others."""
+    return min(job.limits.timeout_s, job.limits.cpu_s) * _TEXT_SHARE
 
 
 def _reader(job: MediaJob) -> PyAvReader:
