@@ -56,12 +56,14 @@ class EstimateDesk:
         blobs: Where inputs are.
         open_media: Starts one media process.
         max_parts: Most pages or clips that a task may have.
+        max_frames: Most frames that one part may look at.
     """
 
     client: redis.Redis
     blobs: BlobStore
     open_media: Callable[[], MediaPool]
     max_parts: int
+    max_frames: int
     _closing: threading.Event = field(default_factory=threading.Event)
 
     def serve(self) -> None:
@@ -131,4 +133,4 @@ class EstimateDesk:
                 raise LimitExceeded("looking at the inputs took longer than an estimate may")
             probes.append(self._media.probe(url, trusted=trusted, timeout_s=left_s, look=look))
         pace = read_pace(self.client.hgetall(pace_key(spec.model)))
-        return estimate(spec, CATALOGUE[spec.model], probes, pace, max_parts=self.max_parts)
+        return estimate(spec, CATALOGUE[spec.model], probes, pace, max_parts=self.max_parts, max_frames=self.max_frames)

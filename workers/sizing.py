@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from contract.catalogue import ModelCard
-from contract.errors import InvalidRequest, NotAnImage, NotAVideo
+from contract.errors import InvalidRequest, LimitExceeded, NotAnImage, NotAVideo
 from contract.estimates import Estimate, Pace
 from contract.results import Usage
 from contract.task import TaskSpec
@@ -26,7 +26,13 @@ def look_for(spec: TaskSpec) -> Probe:
 
 
 def estimate(
-    spec: TaskSpec, card: ModelCard, probes: Sequence[DocumentProbe | VideoProbe], pace: Pace, *, max_parts: int
+    spec: TaskSpec,
+    card: ModelCard,
+    probes: Sequence[DocumentProbe | VideoProbe],
+    pace: Pace,
+    *,
+    max_parts: int,
+    max_frames: int | None = None,
 ) -> Estimate:
     """What a task would take, each part run once.
 
@@ -36,11 +42,12 @@ def estimate(
         probes: What its inputs are, in order, as `look_for` has them looked at.
         pace: How fast the model's parts went lately.
         max_parts: Most pages or clips that a task may have.
+        max_frames: Most frames that one part may look at; None is no limit.
 
     Raises:
         FleetError: What is wrong with an input, or with what is wanted of it.
     """
-    parts, asked, usage = _count(spec, card, probes, max_parts)
+    parts, asked, usage = _count(spec, card, probes, max_parts, max_frames)
     visual = usage.tiles * card.tokens_per_tile
     most = asked * spec.max_new_tokens(card)
     output = pace.output_of(asked, most)
@@ -58,12 +65,16 @@ def estimate(
 
 
 def _count(
-    spec: TaskSpec, card: ModelCard, probes: Sequence[DocumentProbe | VideoProbe], max_parts: int
+    spec: TaskSpec,
+    card: ModelCard,
+    probes: Sequence[DocumentProbe | VideoProbe],
+    max_parts: int,
+    max_frames: int | None,
 ) -> tuple[int, int, Usage]:
     """How many parts there are, how many of them the model is asked, what they count but for tokens and seconds."""
     if spec.kind == "video":
         [probe] = probes
-        parts, usage = _film(spec, card, probe, max_parts)
+        parts, usage = _film(spec, card, probe, max_parts, max_frames)
         return parts, parts, usage
     if spec.kind == "document":
         [probe] = probes
@@ -100,7 +111,9 @@ def _tiles(spec: TaskSpec, card: ModelCard, probe: DocumentProbe, page: int) -> 
     return num_tiles(*choose_grid(width, height, side=card.tile_side, max_partition=partition))
 
 
-def _film(spec: TaskSpec, card: ModelCard, probe: DocumentProbe | VideoProbe, max_parts: int) -> tuple[int, Usage]:
+def _film(
+    spec: TaskSpec, card: ModelCard, probe: DocumentProbe | VideoProbe, max_parts: int, max_frames: int | None
+) -> tuple[int, Usage]:
     options = spec.options
     if not isinstance(probe, VideoProbe):
         raise NotAVideo(f"the file is no video but {probe.format}")
@@ -109,12 +122,15 @@ def _film(spec: TaskSpec, card: ModelCard, probe: DocumentProbe | VideoProbe, ma
         clips = [unit for unit in units_of(spec, probe, max_parts) if isinstance(unit, ClipUnit)]
         stretches = [(clip.start_s, clip.end_s) for clip in clips]
     try:
-        frames = sum(
+        counts = [
             Sampling(options.num_frames, options.fps, start_s, end_s).count(probe.num_frames, probe.rate)
             for start_s, end_s in stretches
-        )
+        ]
     except NoVideoFramesError as exc:
         raise InvalidRequest(str(exc), "/options/start_s") from exc
+    if max_frames is not None and max(counts) > max_frames:
+        raise LimitExceeded(f"{max(counts)} frames are asked for; the limit is {max_frames}")
+    frames = sum(counts)
     grid = choose_grid(probe.width, probe.height, side=card.tile_side, max_partition=spec.max_partition(card))
     parts = len(stretches) + (options.clip_s is not None)
     return parts, Usage(frames=frames, tiles=frames * num_tiles(*grid))

@@ -107,5 +107,15 @@ def test_a_film_that_claims_a_million_years_is_refused_before_its_clips_are_made
         units_of(clips_task(clip_s=1.0), VideoProbe(31_557_600_000_000.0, 64, 48, 10**15, 30.0), 100)
 
 
+@pytest.mark.parametrize("clips", [{}, {"clip_s": 60.0}], ids=["whole", "by clips"])
+def test_more_frames_than_a_part_may_look_at_are_no_estimate(clips: dict[str, float]) -> None:
+    card, probe = CATALOGUE["ovis2-4b"], film(600.0, 30)
+    count = 6000 if not clips else 600
+    spec = clips_task(fps=10.0, **clips)
+    assert estimate(spec, card, [probe], Pace(), max_parts=100, max_frames=count).frames == 6000
+    with pytest.raises(LimitExceeded, match=f"{count} frames are asked for; the limit is {count - 1}"):
+        estimate(spec, card, [probe], Pace(), max_parts=100, max_frames=count - 1)
+
+
 def sized(spec: TaskSpec, probe: VideoProbe) -> Estimate:
     return estimate(spec, CATALOGUE[spec.model], [probe], Pace(), max_parts=100)

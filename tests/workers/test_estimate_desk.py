@@ -39,7 +39,7 @@ def desks(servers: LocalStack, client: redis.Redis, fleet_settings: FleetSetting
     def open_media() -> MediaPool:
         return MediaPool(settings, on_death=lambda _: None)
 
-    desks = [EstimateDesk(connect(servers.redis_url), BlobStore(fleet_settings), open_media, 2) for _ in range(2)]
+    desks = [EstimateDesk(connect(servers.redis_url), BlobStore(fleet_settings), open_media, 2, 256) for _ in range(2)]
     threads = [threading.Thread(target=desk.serve) for desk in desks]
     before = set(psutil.Process().children())
     for thread in threads:
