@@ -29,7 +29,7 @@ from ovis_engine.tiling import choose_grid, tile_image
 from tests.corpus import archives, pdfs
 from tests.corpus.archives import ARCHIVES
 from tests.corpus.pdfs import PDFS
-from tests.corpus.pictures import FINE, PICTURES, encoded
+from tests.corpus.pictures import FINE, PICTURES, encoded, gif
 from tests.workers.media_web import BODIES, SENT, serving
 from workers.media.answers import DocumentProbe, PageSize, Prepared
 from workers.media.documents import pages_with_text
@@ -158,6 +158,18 @@ def test_a_damaged_page_fails_alone(pool: MediaPool, web: str) -> None:
     with pytest.raises(NotADocument):
         page(pool, f"{web}/cripple", 3)
     page(pool, f"{web}/cripple", 4)
+
+
+def test_a_gif_with_a_canvas_beyond_the_limit_is_refused_and_fails_alone_in_a_zip(pool: MediaPool, web: str) -> None:
+    large = gif(10_001, 10_000, [(1, 1)] * 3)
+    BODIES["large.gif"] = large
+    with pytest.raises(LimitExceeded, match="10001 x 10000"):
+        probe(pool, f"{web}/large.gif")
+    BODIES["large.zip"] = archives.packed([("1.gif", large), ("2.png", encoded(grey(110), "PNG"))])
+    assert [size.width for size in probe(pool, f"{web}/large.zip").pages] == [0, 60]
+    with pytest.raises(LimitExceeded, match="10001 x 10000"):
+        page(pool, f"{web}/large.zip", 1)
+    assert level_of(page(pool, f"{web}/large.zip", 2)) == 110
 
 
 def test_a_pdf_is_probed_in_points_and_rendered_to_its_grid(pool: MediaPool, web: str) -> None:

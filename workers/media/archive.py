@@ -100,7 +100,7 @@ class ArchivePages:
         place = self._places[page - 1]
         # Two members may have one name.
         if self._open is None or self._open[0] is not place.member:
-            self._open = (place.member, self._member(place.member))
+            self._open = (place.member, self._opened(self._unpacked(place.member)))
         return self._open[1].picture(place.frame, side=side, max_partition=max_partition, max_pixels=max_pixels)
 
     def text(self, page: int) -> None:
@@ -114,18 +114,30 @@ class ArchivePages:
     def _find_pages(self, members: list[zipfile.ZipInfo]) -> list[_Place]:
         places: list[_Place] = []
         for member in members:
-            try:
-                sizes = self._member(member).sizes()
-            except LimitExceeded:
-                raise
-            except CallerError:  # it is a page all the same, which fails by itself
-                sizes = (PageSize(0.0, 0.0),)
-            places += [_Place(member, frame, size) for frame, size in enumerate(sizes, start=1)]
+            places += [_Place(member, frame, size) for frame, size in enumerate(self._sizes(member), start=1)]
             if len(places) > self._max_pages:
                 raise LimitExceeded(f"the archive has more pages than the limit of {self._max_pages}")
         return places
 
-    def _member(self, member: zipfile.ZipInfo) -> PicturePages:
+    def _sizes(self, member: zipfile.ZipInfo) -> tuple[PageSize, ...]:
+        """Sizes of a member's pages; what can't be read is a page all the same, which fails by itself.
+
+        Raises:
+            LimitExceeded: It unpacks to too much.
+        """
+        try:
+            data = self._unpacked(member)
+        except DamagedDocument:
+            return (PageSize(0.0, 0.0),)
+        try:
+            return self._opened(data).sizes()
+        except CallerError:
+            return (PageSize(0.0, 0.0),)
+
+    def _opened(self, data: bytes) -> PicturePages:
+        return PicturePages(data, max_pages=self._max_pages, max_pixels=self._max_pixels)
+
+    def _unpacked(self, member: zipfile.ZipInfo) -> bytes:
         """Unpack one picture, as far as it may go whatever its header says."""
         try:
             with self._archive.open(member) as file:
@@ -136,7 +148,7 @@ class ArchivePages:
             raise DamagedDocument("a picture in the archive can't be unpacked") from exc
         if len(data) > self._max_member_bytes:
             raise LimitExceeded(f"a picture in the archive has more than {self._max_member_bytes} bytes")
-        return PicturePages(data, max_pages=self._max_pages, max_pixels=self._max_pixels)
+        return data
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
