@@ -167,7 +167,7 @@ def _pictures(entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
     members = []
     for entry in entries:
         path = PurePosixPath(entry.filename)
-        if entry.is_dir() or path.name.startswith(".") or "__MACOSX" in path.parts:
+        if not entry.filename or entry.is_dir() or path.name.startswith(".") or "__MACOSX" in path.parts:
             continue
         if path.suffix.lower() in ARCHIVES:
             raise LimitExceeded("the archive holds another archive; archives inside archives are not opened")
