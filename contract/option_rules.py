@@ -94,8 +94,10 @@ def _check_scope(name: str, kind: TaskKind, operation: Operation) -> None:
 def _check_video(options: TaskOptions) -> None:
     if options.num_frames is not None and options.fps is not None:
         raise _refused("fps", "give num_frames or fps, not both")
-    if options.end_s is not None and options.end_s <= (options.start_s or 0.0):
-        raise _refused("end_s", f"{options.end_s:g} isn't after the start at {options.start_s or 0.0:g}")
+    start_s = options.start_s or 0.0
+    # Stretches of a film are told in milliseconds.
+    if options.end_s is not None and round(options.end_s, 3) <= round(start_s, 3):
+        raise _refused("end_s", f"{options.end_s:g} isn't after the start at {start_s:g}, by a millisecond at least")
 
 
 def _check_schema(options: TaskOptions) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -52,18 +52,41 @@ class Sampling:
         Raises:
             NoVideoFramesError: If the clip has no frame in the stretch.
         """
+        first, last = self._stretch(total, rate)
+        return [first + number for number in sample_indices(last - first, self._most(last - first, rate))]
+
+    def count(self, total: int, rate: Fraction) -> int:
+        """How many ``numbers`` there are, without any of them. Raises as `numbers`."""
+        first, last = self._stretch(total, rate)
+        return min(last - first, self._most(last - first, rate))
+
+    def _stretch(self, total: int, rate: Fraction) -> tuple[int, int]:
+        """Number of the stretch's first frame, and of the one behind its last."""
         first = int(_exact(self.start_s) * rate)
         last = total if self.end_s is None else min(total, ceil(_exact(self.end_s) * rate))
         if first >= last:
             end = "its end" if self.end_s is None else f"{self.end_s:g} s"
             raise NoVideoFramesError(f"the clip has no frame from {self.start_s:g} s to {end}")
-        return [first + number for number in sample_indices(last - first, self._count((last - first) / rate))]
+        return first, last
 
-    def _count(self, stretch_s: Fraction) -> int:
+    def _most(self, available: int, rate: Fraction) -> int:
         if self.fps is None:
             return self.num_frames or NUM_FRAMES
-        spread = max(1, round(stretch_s * Fraction(self.fps)))
+        spread = max(1, round(available / rate * Fraction(self.fps)))
         return min(spread, self.num_frames or spread)
+
+
+@dataclass(frozen=True)
+class Sampled(Generic[T]):
+    """What was read of a clip.
+
+    Attributes:
+        duration_s: How long the whole clip is, in seconds.
+        frames: When each frame is shown, in seconds from the clip's start, and what was kept of it; in order of time.
+    """
+
+    duration_s: float
+    frames: list[tuple[float, T]]
 
 
 class VideoReader(Protocol):
@@ -115,23 +138,26 @@ class PyAvReader:
         self._limits = limits
 
     def sample(self, source: Source, sampling: Sampling, keep: Callable[[Image.Image], T]) -> list[tuple[float, T]]:
-        """As `VideoReader.sample`, from bytes too. ``keep`` is called from two threads, a few frames at a time.
+        """As `VideoReader.sample`, from bytes too.
 
         Raises:
             VideoTooLargeError: If a limit is exceeded.
         """
+        return self.read(source, sampling, keep).frames
+
+    def read(self, source: Source, sampling: Sampling, keep: Callable[[Image.Image], T]) -> Sampled[T]:
+        """As `sample`, with the clip's length. ``keep`` is called from two threads, a few frames at a time."""
         from ovis_engine.video_scan import Picker, upright
 
         def choose(total: int, rate: Fraction) -> Sequence[int]:
-            numbers = sampling.numbers(total, rate)
-            most = self._limits.max_frames
-            if most is not None and len(numbers) > most:
-                raise VideoTooLargeError(f"{len(numbers)} frames are asked for; the limit is {most}")
-            return numbers
+            count, most = sampling.count(total, rate), self._limits.max_frames
+            if most is not None and count > most:
+                raise VideoTooLargeError(f"{count} frames are asked for; the limit is {most}")
+            return sampling.numbers(total, rate)
 
         picker = Picker(choose, lambda frame: keep(_picture(upright(frame))), max_pixels=self._limits.max_pixels)
         with _decoding(source):
-            return picker.pick(source)
+            return Sampled(*picker.pick(source))
 
     def probe(self, source: Source) -> ClipFacts:
         """Looks at a clip; decodes its first frame only.
@@ -139,7 +165,7 @@ class PyAvReader:
         Raises:
             NoVideoStreamError, NoVideoFramesError, DamagedVideoError, VideoTooLargeError: As `sample`.
         """
-        from ovis_engine.video_scan import clip_facts
+        from ovis_engine.video_clip import clip_facts
 
         with _decoding(source):
             return ClipFacts(*clip_facts(source, max_pixels=self._limits.max_pixels))

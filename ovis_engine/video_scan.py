@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -15,17 +14,15 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import av
 import numpy as np
 
-from ovis_engine.errors import DamagedVideoError, NoVideoFramesError, NoVideoStreamError, VideoTooLargeError
+from ovis_engine.errors import DamagedVideoError, NoVideoFramesError
 from ovis_engine.tiling import UInt8Array
+from ovis_engine.video_clip import MICROSECONDS, average_rate, count_frames, duration_s, moving_pictures, opened
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
-
-#: Containers that are read. Playlists are not: they make the reader open other files.
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg"
 
 #: Packets read ahead of the decoder, to know which packet is shown next: more than any codec reorders.
 LOOKAHEAD = 40
@@ -35,13 +32,6 @@ REORDERED = 16
 
 #: Frames that a file may have fewer than its header says.
 MISSING_FRAMES = 2
-
-#: Units of a container's times in a second.
-MICROSECONDS = 1_000_000
-
-
-#: Frames a second above which a header is not believed; high-speed cameras' files play at ordinary rates.
-MAX_RATE = 1000
 
 T = TypeVar("T")
 
@@ -65,15 +55,15 @@ class Picker(Generic[T]):
         """
         self._choose, self._keep, self._max_pixels = choose, keep, max_pixels
 
-    def pick(self, source: Path | bytes) -> list[tuple[float, T]]:
+    def pick(self, source: Path | bytes) -> tuple[float, list[tuple[float, T]]]:
         """Reads a clip.
 
         Args:
             source: A local video file, or its bytes.
 
         Returns:
-            Per number its time in seconds and what was kept. Frame n is the one shown half a frame after its time
-            n / rate.
+            How long the clip is in seconds; and per number its time in seconds and what was kept. Frame n is the one
+            shown half a frame after its time n / rate.
 
         Raises:
             NoVideoStreamError: If the file holds no moving pictures.
@@ -82,10 +72,12 @@ class Picker(Generic[T]):
             DamagedVideoError: If the file ends long before its header says.
             av.error.FFmpegError: If it cannot be opened or decoded otherwise.
         """
-        with _opened(source) as container:
-            stream = _moving_pictures(container, self._max_pixels)
-            rate = _rate(stream)
-            numbers = self._choose(_count_frames(container, stream, rate), rate)
+        with opened(source) as container:
+            stream = moving_pictures(container, self._max_pixels)
+            rate = average_rate(stream)
+            total = count_frames(container, stream, rate)
+            numbers = self._choose(total, rate)
+            seconds = duration_s(container, total, rate)
             start, base = Fraction(container.start_time or 0, MICROSECONDS), Fraction(stream.time_base or 1)
             limits = [int((start + (number + Fraction(1, 2)) / rate) / base) for number in numbers]
             frame_ticks = max(1, int(1 / rate / base))
@@ -95,32 +87,13 @@ class Picker(Generic[T]):
         with ThreadPoolExecutor(len(parts)) as pool:
             picked = pool.map(lambda part: self._pick_part(source, part, frame_ticks), parts)
             kept = [one for part in picked for one in part]
-        return [(float(number / rate), one) for number, one in zip(numbers, kept, strict=True)]
+        return seconds, [(float(number / rate), one) for number, one in zip(numbers, kept, strict=True)]
 
     def _pick_part(self, source: Path | bytes, limits: Sequence[int], frame_ticks: int) -> list[T]:
-        with _opened(source) as container:
-            stream = _moving_pictures(container, self._max_pixels)
+        with opened(source) as container:
+            stream = moving_pictures(container, self._max_pixels)
             stream.codec_context.thread_count = 1
             return _Scan(container, stream, frame_ticks, self._keep).pick(limits)
-
-
-def clip_facts(source: Path | bytes, *, max_pixels: int | None) -> tuple[float, int, int, int, float]:
-    """Seconds, width and height turned upright, number of frames, and frames a second of a clip.
-
-    Raises:
-        NoVideoStreamError, NoVideoFramesError, VideoTooLargeError, av.error.FFmpegError: As `Picker.pick`.
-    """
-    with _opened(source) as container:
-        stream = _moving_pictures(container, max_pixels)
-        rate = _rate(stream)
-        total = _count_frames(container, stream, rate)
-        first = next(container.decode(stream), None)
-        if first is None or total < 1:
-            raise NoVideoFramesError("the clip has no frames")
-        turned = round(first.rotation / 90) % 2 == 1
-        width, height = (first.height, first.width) if turned else (first.width, first.height)
-        seconds = container.duration / MICROSECONDS if container.duration else total / rate
-    return float(seconds), width, height, total, float(rate)
 
 
 def upright(frame: VideoFrame) -> UInt8Array:
@@ -129,47 +102,6 @@ def upright(frame: VideoFrame) -> UInt8Array:
     pixels = frame.to_ndarray(format="rgb24", interpolation=av.video.reformatter.Interpolation.BICUBIC)
     # The library gives the angle counterclockwise, as numpy takes it.
     return np.rot90(pixels, round(frame.rotation / 90))
-
-
-def _opened(source: Path | bytes) -> InputContainer:
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
-    file = BytesIO(source) if isinstance(source, bytes) else str(source)
-    return av.open(file, mode="r", options=options)
-
-
-def _rate(stream: VideoStream) -> Fraction:
-    rate = stream.average_rate or stream.guessed_rate
-    if not rate or rate < 0:
-        raise NoVideoFramesError("the clip has no frames")
-    if rate > MAX_RATE:
-        raise VideoTooLargeError(f"the clip has {float(rate):g} frames a second; the limit is {MAX_RATE}")
-    return Fraction(rate)
-
-
-def _moving_pictures(container: InputContainer, max_pixels: int | None) -> VideoStream:
-    """The first video stream that is no cover picture."""
-    for stream in container.streams.video:
-        if stream.disposition & av.stream.Disposition.attached_pic:
-            continue
-        context = stream.codec_context
-        if max_pixels is not None:
-            if context.width * context.height > max_pixels:
-                raise VideoTooLargeError(
-                    f"the clip's frames have {context.width} x {context.height} pixels; the limit is {max_pixels}"
-                )
-            context.options = {"max_pixels": str(max_pixels)}  # for sizes that change on the way
-        return stream
-    raise NoVideoStreamError("the file holds no moving pictures")
-
-
-def _count_frames(container: InputContainer, stream: VideoStream, rate: Fraction) -> int:
-    """Number of frames as the model card's reader counts them: from rate and duration, in hundredths of a second."""
-    if container.duration:
-        hundredths = (container.duration + MICROSECONDS // 200) // (MICROSECONDS // 100)
-        return int(Fraction(hundredths, 100) * rate)
-    count = sum(packet.size > 0 for packet in container.demux(stream))
-    container.seek(0)
-    return count
 
 
 class _Scan(Generic[T]):

@@ -30,7 +30,7 @@ from contract.redis_io import server_ms
 from contract.task import ObjectInput
 from workers.media.answers import DocumentProbe, VideoProbe
 from workers.media.pool import MediaPool
-from workers.sizing import estimate
+from workers.sizing import estimate, look_for
 
 log = get_logger(__name__)
 
@@ -56,12 +56,14 @@ class EstimateDesk:
         blobs: Where inputs are.
         open_media: Starts one media process.
         max_parts: Most pages or clips that a task may have.
+        max_frames: Most frames that one part may look at.
     """
 
     client: redis.Redis
     blobs: BlobStore
     open_media: Callable[[], MediaPool]
     max_parts: int
+    max_frames: int
     _closing: threading.Event = field(default_factory=threading.Event)
 
     def serve(self) -> None:
@@ -121,6 +123,7 @@ class EstimateDesk:
 
     def _estimate(self, question: EstimateQuestion, ends: float) -> Estimate:
         spec = question.spec
+        look = look_for(spec)
         probes: list[DocumentProbe | VideoProbe] = []
         for source in spec.inputs:
             trusted = isinstance(source, ObjectInput)
@@ -128,6 +131,6 @@ class EstimateDesk:
             left_s = ends - time.monotonic()
             if left_s <= 0:
                 raise LimitExceeded("looking at the inputs took longer than an estimate may")
-            probes.append(self._media.probe(url, trusted=trusted, timeout_s=left_s))
+            probes.append(self._media.probe(url, trusted=trusted, timeout_s=left_s, look=look))
         pace = read_pace(self.client.hgetall(pace_key(spec.model)))
-        return estimate(spec, CATALOGUE[spec.model], probes, pace, max_parts=self.max_parts)
+        return estimate(spec, CATALOGUE[spec.model], probes, pace, max_parts=self.max_parts, max_frames=self.max_frames)

@@ -27,13 +27,13 @@ class PartInputs:
     """What a part is about.
 
     Attributes:
-        images: Its pictures, page or frames, in order.
+        images: Its pictures, page or frames, in order; none of a page whose own text is the answer.
         is_film: Whether they are frames.
         has_ink: False where none of them has anything to read; always True for frames.
         text: The page's own text, where it was wanted and there is some.
         captions: What the clips before a summary gave.
         counts: Images, pages and frames, for the bill.
-        start_s, end_s: The stretch of the video that the frames are from.
+        start_s, end_s: The stretch of the video that the frames are from; it ends with the video at the latest.
         turned: Makes the same inputs with the one picture turned clockwise by 90, 180 or 270 degrees, cut into at most
             so many tiles; None where there isn't just one.
     """
@@ -76,15 +76,21 @@ class InputReader:
 
     def _page(self, attempt: Attempt, page: int) -> PartInputs:
         spec = attempt.spec
-        wanted = spec.options.text_layer in ("hint", "only")
+        layer = spec.options.text_layer
         partition = spec.max_partition(self.card)
-        prepared = self._prepare(spec.inputs[0], partition, page=page, want_text=wanted)
+        prepared = self._prepare(
+            spec.inputs[0], partition, page=page, want_text=layer == "hint", text_suffices=layer == "only"
+        )
 
         def turned(angle: int, most: int) -> TiledImage:
-            return self._prepare(spec.inputs[0], min(partition, most), page=page, rotate=angle).image
+            return _tiles(self._prepare(spec.inputs[0], min(partition, most), page=page, rotate=angle))
 
         return PartInputs(
-            (prepared.image,), has_ink=prepared.has_ink, text=prepared.text, counts=Usage(pages=1), turned=turned
+            () if prepared.image is None else (prepared.image,),
+            has_ink=prepared.has_ink,
+            text=prepared.text,
+            counts=Usage(pages=1),
+            turned=turned,
         )
 
     def _pictures(self, attempt: Attempt) -> PartInputs:
@@ -100,10 +106,10 @@ class InputReader:
             prepared = [self._prepare(inputs[0], partition)]
 
         def turned(angle: int, most: int) -> TiledImage:
-            return self._prepare(inputs[0], min(partition, most), rotate=angle).image
+            return _tiles(self._prepare(inputs[0], min(partition, most), rotate=angle))
 
         return PartInputs(
-            tuple(one.image for one in prepared),
+            tuple(map(_tiles, prepared)),
             has_ink=any(one.has_ink for one in prepared),
             counts=Usage(images=len(inputs)),
             turned=turned if len(inputs) == 1 else None,
@@ -120,12 +126,14 @@ class InputReader:
             max_partition=spec.max_partition(self.card),
             sampling=Sampling(options.num_frames, options.fps, start_s, end_s),
         )
+        end_s = frames.duration_s if end_s is None else min(end_s, frames.duration_s)
         return PartInputs(
             frames.images,
             is_film=True,
             counts=Usage(frames=len(frames.images)),
             start_s=start_s,
-            end_s=frames.times_s[-1] if end_s is None else end_s,
+            # A film's frames may outlast what its header says by half a hundredth of a second.
+            end_s=max(start_s, round(end_s, 3)),
         )
 
     def _captions(self, attempt: Attempt) -> tuple[Caption, ...]:
@@ -142,6 +150,7 @@ class InputReader:
         page: int | None = None,
         rotate: int = 0,
         want_text: bool = False,
+        text_suffices: bool = False,
     ) -> Prepared:
         url, trusted = self._address(source)
         return self.media.prepare(
@@ -152,6 +161,7 @@ class InputReader:
             page=page,
             rotate=rotate,
             want_text=want_text,
+            text_suffices=text_suffices,
         )
 
     def _address(self, source: UrlInput | ObjectInput) -> tuple[str, bool]:
@@ -159,3 +169,9 @@ class InputReader:
         if isinstance(source, ObjectInput):
             return self.blobs.presigned_get(source.bucket, source.key), True
         return source.url, False
+
+
+def _tiles(prepared: Prepared) -> TiledImage:
+    """The tiles of what was prepared with them in any case."""
+    assert prepared.image is not None
+    return prepared.image

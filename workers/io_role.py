@@ -68,7 +68,9 @@ class IoServer:
             orphan_age_s=settings.orphan_age_s,
         )
         self._desks = [
-            EstimateDesk(connect(self._broker_url), blobs, self._open_media, settings.plan_max_parts)
+            EstimateDesk(
+                connect(self._broker_url), blobs, self._open_media, settings.plan_max_parts, settings.media_max_frames
+            )
             for _ in range(settings.estimate_threads)
         ]
         self._spans = open_spans(settings.otlp_endpoint, "ovis-worker-io")

@@ -44,7 +44,8 @@ def _from_csv(text: str) -> Rows:
 
 def _from_html(text: str) -> Rows:
     reader = _CellReader()
-    reader.feed(text)
+    # Words of the page: as markup, the parser would fail on them.
+    reader.feed(text.replace("<![", "&lt;!["))
     reader.close()
     return [row for row in reader.rows if row]
 

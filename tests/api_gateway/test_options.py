@@ -43,6 +43,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "no frames": ({**FILM, "options": {"num_frames": 0}}, "/options/num_frames", "greater"),
     "frames twice": ({**FILM, "options": {"num_frames": 3, "fps": 1}}, "/options/fps", "not both"),
     "end before start": ({**FILM, "options": {"start_s": 5, "end_s": 5}}, "/options/end_s", "isn't after"),
+    "hardly a stretch": ({**FILM, "options": {"start_s": 5, "end_s": 5.0001}}, "/options/end_s", "millisecond"),
+    "hardly a start": ({**FILM, "options": {"end_s": 0.0004, "clip_s": 1}}, "/options/end_s", "millisecond"),
     "clips of nothing": ({**FILM, "options": {"clip_s": 0}}, "/options/clip_s", "greater"),
     "a film as a table": ({**FILM, "operation": "table"}, "/operation", "ocr, extract, caption, ask"),
     "two documents": (

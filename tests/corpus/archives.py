@@ -51,6 +51,14 @@ def with_unknown_packing() -> bytes:
     return bytes(data)
 
 
+def without_a_name() -> bytes:
+    """An archive whose only entry in the directory has its name for a comment."""
+    data = bytearray(packed([("a.png", noise("PNG"))]))
+    at = data.index(b"PK\x01\x02")
+    data[at + 28], data[at + 32] = 0, 5
+    return bytes(data)
+
+
 def that_lies() -> bytes:
     """A picture that unpacks to 32 MiB and claims ten bytes."""
     data = bytearray(packed([("a.bmp", b"BM" + b"\0" * (32 << 20))]))
@@ -75,6 +83,8 @@ ARCHIVES: dict[str, tuple[Callable[[], bytes], set[str]]] = {
         {FINE},
     ),
     "a name of 60 000 characters": (lambda: packed([("a/" * 30_000 + "x.png", noise("PNG"))]), {FINE}),
+    "a name of 5 000 digits": (lambda: packed([("9" * 5_000 + ".png", noise("PNG"))]), {FINE}),
+    "an entry without a name": (without_a_name, {NOT_A_DOCUMENT}),
     "a million entries": (lambda: many_entries(1_000_000), {LIMIT}),
     "entries of nothing": (lambda: many_entries(100), {DAMAGED}),
     "encrypted zip": (lambda: with_entry_byte(8, 1), {ENCRYPTED}),

@@ -42,6 +42,7 @@ def clip(
     times: Sequence[int] | None = None,
     rotation: int = 0,
     front: bool = False,
+    title: str = "",
 ) -> bytes:
     """A clip of numbered pictures; ``times`` gives their times in frames; ``front`` puts the index first."""
     x264 = {"g": "12", "sc_threshold": "0", "qp": "20", "bf": "3" if times is None else "0"}
@@ -52,6 +53,8 @@ def clip(
         tempfile.NamedTemporaryFile() as written,
         av.open(written.name, "w", format=container, options=file_options) as file,
     ):
+        if title:
+            file.metadata["title"] = title
         stream = file.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.time_base = Fraction(1, rate)
@@ -119,6 +122,14 @@ def mp4_that_lasts(duration: int) -> bytes:
     return bytes(data)
 
 
+def titled_in_latin_1(container: str, codec: str) -> bytes:
+    return clip(5, container=container, codec=codec, title="Cafe film").replace(b"Cafe", b"Caf\xe9")
+
+
+def of_unknown_codec(container: str, codec: str, name: bytes) -> bytes:
+    return clip(5, container=container, codec=codec).replace(name, name[:-4] + b"ZZZ4")
+
+
 def scrambled() -> bytes:
     data = bytearray(clip(60, front=True))
     start = data.index(b"mdat") + 4
@@ -144,6 +155,15 @@ CLIPS: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     "rate of nothing": (lambda: avi_of_rate(0, 0), {FINE, DAMAGED, LIMIT}),
     "claims 400 hours": (lambda: mp4_that_lasts(0x7FFFFFFF), {DAMAGED, FINE}),
     "claims no time": (lambda: mp4_that_lasts(0), {FINE, DAMAGED}),
+    "avi with a title in Latin-1": (lambda: titled_in_latin_1("avi", "mpeg4"), {FINE}),
+    "mp4 with a title in Latin-1": (lambda: titled_in_latin_1("mp4", "libx264"), {FINE}),
+    "matroska with a title in Latin-1": (lambda: titled_in_latin_1("matroska", "libx264"), {FINE}),
+    "avi of an unknown codec": (lambda: of_unknown_codec("avi", "mpeg4", b"FMP4"), {DAMAGED}),
+    "mp4 of an unknown codec": (lambda: of_unknown_codec("mp4", "libx264", b"avc1"), {DAMAGED}),
+    "matroska of an unknown codec": (
+        lambda: of_unknown_codec("matroska", "libx264", b"V_MPEG4/ISO/AVC"),
+        {DAMAGED},
+    ),
     "playlist": (lambda: b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n", {NOT_A_VIDEO, NOT_A_DOCUMENT}),
     "concat script": (lambda: b"ffconcat version 1.0\nfile /etc/passwd\n", {NOT_A_VIDEO, NOT_A_DOCUMENT}),
     "subtitles": (lambda: b"WEBVTT\n\n00:00.000 --> 00:01.000\nhi\n", {NOT_A_VIDEO, NOT_A_DOCUMENT}),

@@ -10,7 +10,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 
@@ -73,6 +73,16 @@ def tiff_that_loops() -> bytes:
 def gif_of_many_frames() -> bytes:
     frame = Image.new("P", (64, 64))
     return encoded(frame, "GIF", save_all=True, append_images=[frame.point(lambda v, i=i: i % 256) for i in range(500)])
+
+
+def gif(width: int, height: int, frames: Sequence[tuple[int, int]], *, broken: int | None = None) -> bytes:
+    """A GIF of plain frames of these sizes on a canvas; the data of the ``broken`` one, from 1, are none."""
+    out = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff"
+    for number, (columns, rows) in enumerate(frames, start=1):
+        out += b"!\xf9\x04\x08\x01\0\0\0," + struct.pack("<HHHHB", 0, 0, columns, rows, 0)
+        # One pixel: clear, white, end, in codes of three bits.
+        out += b"\x0d\x02\xff\xff\0" if number == broken else b"\x02\x02\x4c\x01\0"
+    return out + b";"
 
 
 #: Name -> (how to make it, the error codes that it may end as; "fine" where it is harmless in the end).

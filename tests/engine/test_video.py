@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ovis_engine.errors import DamagedVideoError, NoVideoStreamError, VideoError
-from ovis_engine.video import MoviePyReader, PyAvReader, VideoReader, read_frames, sample_indices
+from ovis_engine.errors import DamagedVideoError, NoVideoFramesError, NoVideoStreamError, VideoError
+from ovis_engine.video import MoviePyReader, PyAvReader, Sampling, VideoReader, read_frames, sample_indices
 
 WIDTH, HEIGHT, BIT = 320, 64, 32
 
@@ -69,7 +69,7 @@ def write(
     return file
 
 
-@pytest.mark.parametrize("module", ["ovis_engine.video", "ovis_engine.video_scan"])
+@pytest.mark.parametrize("module", ["ovis_engine.video", "ovis_engine.video_clip", "ovis_engine.video_scan"])
 def test_media_processes_can_import_it_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit(bool({{'torch', 'transformers', 'moviepy'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -87,6 +87,27 @@ def test_indices_are_the_middles_of_equal_stretches() -> None:
     assert list(sample_indices(24, 12)) == list(range(1, 24, 2))
     assert list(sample_indices(5, 12)) == [0, 1, 2, 3, 4]
     assert list(sample_indices(1800, 12)) == list(range(75, 1800, 150))
+
+
+@given(
+    total=st.integers(1, 5_000),
+    rate=st.fractions(Fraction(1, 10), 120),
+    fps=st.none() | st.floats(0.01, 120),
+    num_frames=st.none() | st.integers(1, 50),
+    start_s=st.floats(0, 100),
+    end_s=st.none() | st.floats(0, 100),
+)
+def test_frames_can_be_counted_without_their_numbers(
+    total: int, rate: Fraction, fps: float | None, num_frames: int | None, start_s: float, end_s: float | None
+) -> None:
+    sampling = Sampling(num_frames, fps, start_s, end_s)
+    try:
+        numbers = sampling.numbers(total, rate)
+    except NoVideoFramesError:
+        with pytest.raises(NoVideoFramesError):
+            sampling.count(total, rate)
+    else:
+        assert sampling.count(total, rate) == len(numbers)
 
 
 @pytest.mark.parametrize("reader", READERS)

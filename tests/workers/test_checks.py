@@ -85,6 +85,11 @@ TABLES: dict[str, tuple[str, Any, Any]] = {
     ),
     "words as markdown": ("There is no table.", "markdown", None),
     "words as csv": ("There is no table.", "csv", None),
+    "html with what looks like markup": (
+        "<table><tr><td>a</td><td><![foo[x</td></tr><tr><td><![CDATA[b]]></td><td><!c></td></tr></table>",
+        "html",
+        [["a", "<![foo[x"], ["<![CDATA[b]]>", ""]],
+    ),
     "words as html": ("There is no table.", "html", None),
     "broken quotes": ('a,"b\n', "csv", None),
     "nothing": ("", "markdown", None),
@@ -96,7 +101,14 @@ def test_rows_are_read_out_of_a_table(text: str, form: Any, rows: Any) -> None:
     assert read_rows(text, form) == rows
 
 
-@given(st.text(max_size=300), st.sampled_from(["markdown", "html", "csv"]))
+MARKUP = st.lists(
+    st.sampled_from(
+        ["<", ">", "!", "[", "]", "<![", "<td>", "</td", "<tr", "&#", "CDATA[", "-", "?", "x", "|", '"', ","]
+    )
+).map("".join)
+
+
+@given(st.text(max_size=300) | MARKUP, st.sampled_from(["markdown", "html", "csv"]))
 def test_any_text_is_read_without_an_error(text: str, form: Any) -> None:
     rows = read_rows(text, form)
     assert rows is None or all(isinstance(cell, str) for row in rows for cell in row)

@@ -17,6 +17,7 @@ from contract.redis_io import connect, run
 from contract.settings import FleetSettings
 from contract.task import ObjectInput, TaskSpec, UrlInput
 from ovis_fleet.stack import LocalStack
+from tests.corpus import pdfs
 from tests.workers.conftest import QUEUE
 from tests.workers.media_web import BODIES, serving
 from workers.estimate_desk import EstimateDesk
@@ -38,7 +39,7 @@ def desks(servers: LocalStack, client: redis.Redis, fleet_settings: FleetSetting
     def open_media() -> MediaPool:
         return MediaPool(settings, on_death=lambda _: None)
 
-    desks = [EstimateDesk(connect(servers.redis_url), BlobStore(fleet_settings), open_media, 2) for _ in range(2)]
+    desks = [EstimateDesk(connect(servers.redis_url), BlobStore(fleet_settings), open_media, 2, 256) for _ in range(2)]
     threads = [threading.Thread(target=desk.serve) for desk in desks]
     before = set(psutil.Process().children())
     for thread in threads:
@@ -106,6 +107,15 @@ def test_more_parts_than_a_task_may_have_are_refused(
     found = answer(client, put(client, "three", tiff, kind="document"))
     assert found.error is not None
     assert (found.error.code, found.error.detail) == ("limit_exceeded", "the task would have 3 parts; the limit is 2")
+
+
+def test_what_is_no_picture_is_refused_as_the_task_would_be(
+    client: redis.Redis, desks: list[EstimateDesk], web: str
+) -> None:
+    BODIES["page.pdf"] = pdfs.written([["a page"]])
+    found = answer(client, put(client, "page", UrlInput(url=f"{web}/page.pdf")))
+    assert found.error is not None
+    assert (found.error.code, found.error.detail[:18]) == ("not_an_image", "the bytes are none")
 
 
 def _png() -> bytes:

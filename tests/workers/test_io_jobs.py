@@ -34,7 +34,7 @@ from contract.task import (
     dumps,
     new_task_id,
 )
-from contract.units import ClipUnit, PageUnit, Unit
+from contract.units import PageUnit, Unit
 from tests.workers.conftest import QUEUE
 from workers.assembler import Assembler
 from workers.io_jobs import JobRunner
@@ -342,20 +342,3 @@ def test_clips_are_assembled_with_their_times_and_their_summary(
     assert blobs.get(assembly.files["vtt"].key).decode() == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:10.000\nA dog.\n\n00:00:10.000 --> 00:00:20.000\nA cat.\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("start_s", "end_s", "clip_s", "bounds"),
-    [
-        (0, 30, 10, [(0, 10), (10, 20), (20, 30)]),
-        (0, 30.5, 10, [(0, 10), (10, 20), (20, 30.5)]),
-        (5, 27, 10, [(5, 15), (15, 25), (25, 27)]),
-        (0, 3, 10, [(0, 3)]),
-        (0, 0.04, 10, [(0, 0.04)]),
-    ],
-    ids=["even", "a short rest joins", "a rest of its own", "one clip", "hardly any"],
-)
-def test_clips_cover_the_stretch_without_gaps(
-    start_s: float, end_s: float, clip_s: float, bounds: list[tuple[float, float]]
-) -> None:
-    assert clip_ranges(start_s, end_s, clip_s) == [ClipUnit(start_s=a, end_s=b) for a, b in bounds]

@@ -20,6 +20,7 @@ from contract.errors import (
     LimitExceeded,
     MediaProcessDied,
     NotADocument,
+    NotAnImage,
     OfficeUnavailable,
     PageOutOfRange,
     TruncatedImage,
@@ -28,10 +29,13 @@ from ovis_engine.tiling import choose_grid, tile_image
 from tests.corpus import archives, pdfs
 from tests.corpus.archives import ARCHIVES
 from tests.corpus.pdfs import PDFS
-from tests.corpus.pictures import FINE, PICTURES, encoded
+from tests.corpus.pictures import FINE, PICTURES, encoded, gif
 from tests.workers.media_web import BODIES, SENT, serving
 from workers.media.answers import DocumentProbe, PageSize, Prepared
+from workers.media.documents import pages_with_text
+from workers.media.pdf import PdfPages
 from workers.media.pool import MediaPool
+from workers.media.protocol import Probe
 from workers.settings import WorkerSettings
 
 SIDE, PARTITION = 336, 6
@@ -137,6 +141,12 @@ def test_pages_of_a_zip_come_in_natural_order_of_names_with_all_their_frames(poo
     assert [round(level, -1) for level in levels] == LEVELS
 
 
+def test_members_of_one_name_are_pages_of_their_own(pool: MediaPool, web: str) -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        BODIES["twins"] = archives.packed([("scan.png", encoded(grey(level), "PNG")) for level in (10, 110, 210)])
+    assert [level_of(page(pool, f"{web}/twins", number)) for number in (1, 2, 3, 2, 1)] == [10, 110, 210, 110, 10]
+
+
 def test_a_damaged_page_fails_alone(pool: MediaPool, web: str) -> None:
     good = encoded(Image.effect_noise((90, 90), 60), "PNG")
     BODIES["cripple"] = archives.packed(
@@ -148,6 +158,18 @@ def test_a_damaged_page_fails_alone(pool: MediaPool, web: str) -> None:
     with pytest.raises(NotADocument):
         page(pool, f"{web}/cripple", 3)
     page(pool, f"{web}/cripple", 4)
+
+
+def test_a_gif_with_a_canvas_beyond_the_limit_is_refused_and_fails_alone_in_a_zip(pool: MediaPool, web: str) -> None:
+    large = gif(10_001, 10_000, [(1, 1)] * 3)
+    BODIES["large.gif"] = large
+    with pytest.raises(LimitExceeded, match="10001 x 10000"):
+        probe(pool, f"{web}/large.gif")
+    BODIES["large.zip"] = archives.packed([("1.gif", large), ("2.png", encoded(grey(110), "PNG"))])
+    assert [size.width for size in probe(pool, f"{web}/large.zip").pages] == [0, 60]
+    with pytest.raises(LimitExceeded, match="10001 x 10000"):
+        page(pool, f"{web}/large.zip", 1)
+    assert level_of(page(pool, f"{web}/large.zip", 2)) == 110
 
 
 def test_a_pdf_is_probed_in_points_and_rendered_to_its_grid(pool: MediaPool, web: str) -> None:
@@ -190,6 +212,47 @@ def test_a_page_s_own_text_comes_in_the_files_order(pool: MediaPool, web: str) -
     assert page(pool, f"{web}/text", 1, want_text=True).text == "Total: 12.50 EUR\nThank you"
     assert page(pool, f"{web}/text", 1).text is None
     assert page(pool, f"{web}/text", 2, want_text=True).text is None
+
+
+def test_a_page_whose_text_suffices_is_not_rendered(pool: MediaPool, web: str) -> None:
+    BODIES["mixed.pdf"] = pdfs.written([["Total: 12.50 EUR"], []])
+    first, second = (page(pool, f"{web}/mixed.pdf", number, text_suffices=True) for number in (1, 2))
+    assert first == Prepared(None, has_ink=True, text="Total: 12.50 EUR")
+    assert (second.text, second.has_ink) == (None, False)
+    assert second.image is not None
+
+
+def test_a_look_tells_which_pages_have_text_of_their_own(pool: MediaPool, web: str) -> None:
+    BODIES["texts"] = pdfs.written([["one"], [], ["three"], ["four"]])
+    found = pool.probe(f"{web}/texts", trusted=True, look=Probe(own_text=True, pages="1-3"))
+    assert isinstance(found, DocumentProbe)
+    assert found.own_text == (True, False, True, None)
+    assert probe(pool, f"{web}/texts").own_text is None
+    BODIES["picture of text"] = BODIES["picture%20of%20text"] = encoded(grey(200), "PNG")
+    found = pool.probe(f"{web}/picture%20of%20text", trusted=True, look=Probe(own_text=True))
+    assert isinstance(found, DocumentProbe)
+    assert found.own_text == (False,)
+
+
+def test_a_look_without_time_leaves_most_pages() -> None:
+    pages = PdfPages(pdfs.written([["text"]] * 9), max_pages=9)
+    found = pages_with_text(pages, range(2, 10), 0.0)
+    assert found.count(True) == 1
+    assert found.count(None) == 8
+    assert found[0] is None
+    pages.close()
+
+
+def test_a_picture_is_looked_at_as_one_by_wish(pool: MediaPool, web: str) -> None:
+    BODIES["frames"], BODIES["no picture"] = frames_as("TIFF"), pdfs.written([["one"]])
+    BODIES["no%20picture"] = BODIES["no picture"]
+    look = Probe(as_picture=True)
+    assert pool.probe(f"{web}/frames", trusted=True, look=look) == DocumentProbe("picture", (PageSize(60, 40),))
+    with pytest.raises(NotAnImage) as looked:
+        pool.probe(f"{web}/no%20picture", trusted=True, look=look)
+    with pytest.raises(NotAnImage) as prepared:
+        pool.prepare(f"{web}/no%20picture", trusted=True, side=SIDE, max_partition=PARTITION)
+    assert str(looked.value) == str(prepared.value)
 
 
 def test_a_scan_has_no_text_of_its_own(pool: MediaPool, web: str) -> None:

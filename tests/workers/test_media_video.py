@@ -13,7 +13,9 @@ from tests.corpus.clips import CLIPS, HEIGHT, WIDTH, clip, number_of
 from tests.corpus.pictures import FINE, noise
 from tests.workers.media_web import BODIES, SENT, serving
 from workers.media.answers import Frames, VideoProbe
+from workers.media.broken import blamed_on, is_ours
 from workers.media.pool import MediaPool
+from workers.media.protocol import Prepare, Probe, Sample, Work
 from workers.settings import WorkerSettings
 
 CARD = Sampling()
@@ -51,6 +53,7 @@ def test_the_model_cards_frames_are_read(pool: MediaPool, web: str, container: s
     wanted = list(sample_indices(90))
     assert [number_of(np.rot90(image.tiles[0], -rotation // 90)) for image in found.images] == wanted
     assert found.times_s == pytest.approx([number / 30 for number in wanted], abs=0.001)
+    assert found.duration_s == pytest.approx(3.0, abs=0.01)
     turned = rotation in (90, 270)
     assert {image.tiles[0].shape for image in found.images} == {(448, 89, 3) if turned else (89, 448, 3)}
 
@@ -105,6 +108,61 @@ def test_a_picture_is_no_video(pool: MediaPool, web: str) -> None:
     BODIES["picture"] = noise("PNG")
     with pytest.raises(NotAVideo):
         frames(pool, f"{web}/picture")
+
+
+def test_a_reader_that_fails_unforeseen_is_told_and_starts_afresh(web: str) -> None:
+    deaths: list[str] = []
+    pool = MediaPool(WorkerSettings(media_processes=1), on_death=deaths.append)
+    try:
+        before = pool.pids()
+        BODIES["kept"] = BODIES["odd"] = clip(30)
+        SENT.clear()
+        assert len(frames(pool, f"{web}/kept").images) == 12
+        for _ in range(2):
+            with pytest.raises(DamagedVideo, match=r"reader fail \(ValueError\)"):
+                frames(pool, f"{web}/odd", Sampling(fps=float("nan")))
+            assert len(frames(pool, f"{web}/kept").images) == 12
+        assert SENT["kept"] == 3, "a fresh process keeps nothing"
+        assert (deaths, pool.pids()) == ([], before)
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (ImportError("no module named av"), True),
+        (RuntimeError("can't start new thread"), True),
+        (RecursionError("maximum recursion depth exceeded"), False),
+        (UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "invalid"), False),
+        (AttributeError("'NoneType' object has no attribute 'width'"), False),
+        (AssertionError(), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_speaks_of_this_machine_is_not_the_callers_fault(error: Exception, ours: bool) -> None:
+    assert is_ours(error) is ours
+
+
+@pytest.mark.parametrize(
+    ("work", "data", "code"),
+    [
+        (Probe(), b"%PDF-1.7", "damaged_document"),
+        (Probe(), b"\0\0\0\x20ftypisom", "damaged_video"),
+        (Prepare(448, 1, None, 0, False), b"GIF89a", "truncated_image"),
+        (Prepare(448, 1, 3, 0, False), b"GIF89a", "damaged_document"),
+        (Sample(448, 1, CARD), b"RIFF", "damaged_video"),
+    ],
+)
+def test_the_error_of_a_failed_reader_says_what_was_read_and_no_more(work: Work, data: bytes, code: str) -> None:
+    with pytest.raises(KeyError) as raised:
+        {}["a word of the file's"]
+    broke = blamed_on(work, data, raised.value)
+    assert broke.error.code == code
+    assert "KeyError" in str(broke)
+    assert "word" not in f"{broke} {broke.where}"
+    assert broke.where.startswith("test_media_video.py:")
 
 
 @pytest.mark.parametrize("name", list(CLIPS))

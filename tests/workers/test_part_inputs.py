@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import av
@@ -14,18 +15,21 @@ import redis
 from contract import store
 from contract.blobs import input_key
 from contract.catalogue import CATALOGUE
+from contract.errors import NotAnImage
 from contract.estimates import Pace, note_pace, pace_key, read_pace
 from contract.options import TaskOptions
 from contract.redis_io import run
-from contract.task import Attempt, ObjectInput, PartResult, TaskSpec, Usage, new_task_id
+from contract.task import Attempt, ObjectInput, PartResult, TaskSpec, UrlInput, Usage, new_task_id
 from contract.units import ClipUnit, PageUnit, Unit
+from tests.corpus import pdfs
 from tests.workers.one_worker import CARD, READ, RECEIPT, TRUTH, Bench
 from workers.captions import Caption, read_captions
 from workers.inputs import PartInputs
 from workers.leases import Lease
+from workers.media.answers import DocumentProbe, PageSize
 from workers.media.pool import MediaPool
 from workers.readings import Reading
-from workers.sizing import estimate
+from workers.sizing import estimate, look_for
 
 
 def pdf_of(text: str, width: int = 300, height: int = 200) -> bytes:
@@ -61,6 +65,18 @@ def film_of(seconds: int) -> bytes:
 
 def part_of(bench: Bench, data: bytes, kind: Any, unit: Unit | None, operation: Any = "ocr", **options: Any) -> Reading:
     """What a worker makes of one part of a planned task."""
+    attempt = attempt_of(bench, data, kind, unit, operation, **options)
+    return bench.runner.answerer.answer(Lease(attempt), bench.runner.inputs.read(attempt))
+
+
+def inputs_of(bench: Bench, *args: Any, **options: Any) -> PartInputs:
+    """What a part is about; as `part_of`."""
+    return bench.runner.inputs.read(attempt_of(bench, *args, **options))
+
+
+def attempt_of(
+    bench: Bench, data: bytes, kind: Any, unit: Unit | None, operation: Any = "ocr", **options: Any
+) -> Attempt:
     task_id = new_task_id()
     key = input_key("acme", task_id, 0)
     bench.blobs.put(key, data, "application/octet-stream")
@@ -73,10 +89,9 @@ def part_of(bench: Bench, data: bytes, kind: Any, unit: Unit | None, operation: 
         inputs=(ObjectInput(bucket=bench.blobs.bucket, key=key),),
         options=TaskOptions(**options),
     )
-    attempt = Attempt(
+    return Attempt(
         token=task_id, task_id=task_id, tenant="acme", part=0, number=1, claims=1, queued_ms=0, spec=spec, unit=unit
     )
-    return bench.runner.answerer.answer(Lease(attempt), bench.runner.inputs.read(attempt))
 
 
 @pytest.mark.parametrize(("text_layer", "source"), [("only", "text_layer"), ("hint", "model"), ("ignore", "model")])
@@ -109,8 +124,24 @@ def test_a_clip_is_looked_at_within_its_times(bench: Bench) -> None:
 def test_a_whole_video_says_what_was_looked_at(bench: Bench) -> None:
     reading = part_of(bench, film_of(4), "video", None, "caption", num_frames=2, start_s=2.0, max_new_tokens=5)
     assert reading.start_s == 2.0
-    assert reading.end_s is not None
-    assert 2.0 < reading.end_s <= 4.0
+    assert reading.end_s == 4.0, "the clip's end, not its last frame that was looked at"
+
+
+@pytest.mark.parametrize(
+    ("options", "stretch"),
+    [
+        ({"end_s": 86_400.0}, (0.0, 2.0)),
+        ({"end_s": 1.5}, (0.0, 1.5)),
+        ({"num_frames": 1}, (0.0, 2.0)),
+        ({"start_s": 1.0, "end_s": 2.5}, (1.0, 2.0)),
+    ],
+    ids=["a day", "within", "one frame", "both"],
+)
+def test_the_stretch_of_a_film_ends_with_it(
+    bench: Bench, options: dict[str, float], stretch: tuple[float, float]
+) -> None:
+    inputs = inputs_of(bench, film_of(2), "video", None, "caption", **options)
+    assert (inputs.start_s, inputs.end_s) == stretch
 
 
 def test_a_summary_is_asked_over_captions_cut_to_fit(bench: Bench) -> None:
@@ -159,6 +190,45 @@ def test_the_estimate_of_a_page_counts_the_tiles_that_it_is_cut_into(
     assert (guessed.parts, guessed.pages, guessed.tiles) == (1, 1, len(cut.tiles))
     assert guessed.visual_tokens == len(cut.tiles) * card.tokens_per_tile
     assert (guessed.expected_seconds, guessed.expected_output_tokens) == (None, None)
+
+
+def test_the_estimate_of_pages_with_text_is_what_they_take(bench: Bench, media: MediaPool) -> None:
+    data = pdfs.written([["one"], [], ["three"], ["four"], []])
+    bench.blobs.put("uploads/mixed.pdf", data, "application/pdf")
+    source = ObjectInput(bucket=bench.blobs.bucket, key="uploads/mixed.pdf")
+    options = TaskOptions(text_layer="only", pages="2-")
+    spec = TaskSpec(kind="document", model=CARD.name, operation="ocr", prompt="p", inputs=(source,), options=options)
+    url = bench.blobs.presigned_get(source.bucket, source.key)
+    probe = media.probe(url, trusted=True, look=look_for(spec))
+    pace = Pace(parts=1, output_tokens=7, cost=100, seconds=5)
+    guessed = estimate(spec, CARD, [probe], pace, max_parts=10)
+
+    pages = [inputs_of(bench, data, "document", PageUnit(page=page), text_layer="only") for page in (2, 3, 4, 5)]
+    taken = [len(image.tiles) for page in pages for image in page.images]
+    assert len(taken) == 2
+    assert (guessed.parts, guessed.pages, guessed.tiles) == (4, 4, sum(taken))
+    assert guessed.max_output_tokens == 2 * spec.max_new_tokens(CARD)
+    assert guessed.expected_output_tokens == 2 * 7
+
+
+def test_pages_that_were_not_looked_at_count_as_the_others_do_on_average() -> None:
+    own_text = (True, None, False, None, True, None, True, None)  # a quarter without
+    probe = DocumentProbe("pdf", (PageSize(72, 72),) * 8, own_text)
+    source = UrlInput(url="https://example.com/file.pdf")
+    options = TaskOptions(text_layer="only", max_partition=1)
+    spec = TaskSpec(kind="document", model=CARD.name, operation="ocr", prompt="p", inputs=(source,), options=options)
+    guessed = estimate(spec, CARD, [probe], Pace(), max_parts=10)
+    assert (guessed.pages, guessed.tiles) == (8, 2)
+    unread = replace(probe, own_text=(None,) * 8)
+    assert estimate(spec, CARD, [unread], Pace(), max_parts=10).tiles == 8
+
+
+@pytest.mark.parametrize("format", ["pdf", "office", "zip"])
+def test_a_document_is_no_picture_to_an_estimate(format: Any) -> None:
+    source = UrlInput(url="https://example.com/file")
+    spec = TaskSpec(kind="image", model=CARD.name, operation="ocr", prompt="p", inputs=(source,))
+    with pytest.raises(NotAnImage):
+        estimate(spec, CARD, [DocumentProbe(format, (PageSize(72, 72),))], Pace(), max_parts=10)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from ovis_engine.tiling import TiledImage
+
+#: Largest denominator of a rate in a clip's header that is told from a float.
+_MAX_DENOMINATOR = 1_000_000
 
 DocumentFormat = Literal["pdf", "office", "tiff", "gif", "webp", "zip", "picture"]
 
@@ -28,10 +32,13 @@ class DocumentProbe:
     Attributes:
         format: What it is.
         pages: Size of each page, in order; at least one.
+        own_text: Whether each page has text of its own, where that was looked for; None for a page that was not looked
+            at, for want of time or of interest. A page whose text can't be read, which will fail alone, has some.
     """
 
     format: DocumentFormat
     pages: tuple[PageSize, ...]
+    own_text: tuple[bool | None, ...] | None = None
 
     @property
     def in_points(self) -> bool:
@@ -57,18 +64,25 @@ class VideoProbe:
     num_frames: int
     fps: float
 
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second, as the clip's header has it: a float is no third."""
+        if self.fps >= 1:
+            return Fraction(self.fps).limit_denominator(_MAX_DENOMINATOR)
+        return 1 / Fraction(1 / self.fps).limit_denominator(_MAX_DENOMINATOR)
+
 
 @dataclass(frozen=True)
 class Prepared:
     """A picture or page, ready for the model.
 
     Attributes:
-        image: Its tiles.
+        image: Its tiles; None where the page's own text was all that was wanted.
         has_ink: False where there is nothing to read: blank paper, slightly noisy at most.
         text: The page's own text where it was wanted and there is some; lines end with a line feed.
     """
 
-    image: TiledImage
+    image: TiledImage | None
     has_ink: bool
     text: str | None = None
 
@@ -80,7 +94,9 @@ class Frames:
     Attributes:
         images: Their tiles; at least one frame.
         times_s: When each is shown, in seconds from the clip's start.
+        duration_s: How long the whole clip is, in seconds, above 0.
     """
 
     images: tuple[TiledImage, ...]
     times_s: tuple[float, ...]
+    duration_s: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import unicodedata
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class ArchivePages:
 
     format: DocumentFormat = "zip"
 
-    def __init__(self, data: bytes, *, max_pages: int, max_member_bytes: int) -> None:
+    def __init__(self, data: bytes, *, max_pages: int, max_pixels: int, max_member_bytes: int) -> None:
         """Read the directory and every picture's header.
 
         Raises:
@@ -71,7 +72,7 @@ class ArchivePages:
             EncryptedDocument: A picture in it wants a password.
             LimitExceeded: Too many entries or pages, archives inside, or it unpacks to too much.
         """
-        self._max_pages, self._max_member_bytes = max_pages, max_member_bytes
+        self._max_pages, self._max_pixels, self._max_member_bytes = max_pages, max_pixels, max_member_bytes
         # Before the directory is read: a million entries take a gigabyte as objects.
         entries, most = data.count(_ENTRY_SIGNATURE), max_pages * ENTRIES_PER_PAGE
         if entries > most:
@@ -84,7 +85,7 @@ class ArchivePages:
         _check_sizes(members, len(data))
         self._places = self._find_pages(members)
         self.num_pages = len(self._places)
-        self._open: tuple[str, PicturePages] | None = None
+        self._open: tuple[zipfile.ZipInfo, PicturePages] | None = None
 
     def sizes(self) -> tuple[PageSize, ...]:
         """Size of every page in pixels; zero by zero for one that can't be read."""
@@ -97,8 +98,9 @@ class ArchivePages:
             FleetError: What is wrong with the member.
         """
         place = self._places[page - 1]
-        if self._open is None or self._open[0] != place.member.filename:
-            self._open = (place.member.filename, self._member(place.member))
+        # Two members may have one name.
+        if self._open is None or self._open[0] is not place.member:
+            self._open = (place.member, self._opened(self._unpacked(place.member)))
         return self._open[1].picture(place.frame, side=side, max_partition=max_partition, max_pixels=max_pixels)
 
     def text(self, page: int) -> None:
@@ -112,18 +114,30 @@ class ArchivePages:
     def _find_pages(self, members: list[zipfile.ZipInfo]) -> list[_Place]:
         places: list[_Place] = []
         for member in members:
-            try:
-                sizes = self._member(member).sizes()
-            except LimitExceeded:
-                raise
-            except CallerError:  # it is a page all the same, which fails by itself
-                sizes = (PageSize(0.0, 0.0),)
-            places += [_Place(member, frame, size) for frame, size in enumerate(sizes, start=1)]
+            places += [_Place(member, frame, size) for frame, size in enumerate(self._sizes(member), start=1)]
             if len(places) > self._max_pages:
                 raise LimitExceeded(f"the archive has more pages than the limit of {self._max_pages}")
         return places
 
-    def _member(self, member: zipfile.ZipInfo) -> PicturePages:
+    def _sizes(self, member: zipfile.ZipInfo) -> tuple[PageSize, ...]:
+        """Sizes of a member's pages; what can't be read is a page all the same, which fails by itself.
+
+        Raises:
+            LimitExceeded: It unpacks to too much.
+        """
+        try:
+            data = self._unpacked(member)
+        except DamagedDocument:
+            return (PageSize(0.0, 0.0),)
+        try:
+            return self._opened(data).sizes()
+        except CallerError:
+            return (PageSize(0.0, 0.0),)
+
+    def _opened(self, data: bytes) -> PicturePages:
+        return PicturePages(data, max_pages=self._max_pages, max_pixels=self._max_pixels)
+
+    def _unpacked(self, member: zipfile.ZipInfo) -> bytes:
         """Unpack one picture, as far as it may go whatever its header says."""
         try:
             with self._archive.open(member) as file:
@@ -134,20 +148,26 @@ class ArchivePages:
             raise DamagedDocument("a picture in the archive can't be unpacked") from exc
         if len(data) > self._max_member_bytes:
             raise LimitExceeded(f"a picture in the archive has more than {self._max_member_bytes} bytes")
-        return PicturePages(data, max_pages=self._max_pages)
+        return data
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sorts names as people do: page2 before page10, upper and lower case together."""
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part)
+    # Numbers by their digits: Python makes none of more than 4300.
+    parts = re.split(r"(\d+)", name.casefold())
+    return tuple(_number_key(part) if part.isdecimal() else (1, 0, part) for part in parts if part)
+
+
+def _number_key(digits: str) -> tuple[int, int, str]:
+    value = "".join(str(unicodedata.decimal(digit)) for digit in digits).lstrip("0")
+    return 0, len(value), f"{value} {digits}"
 
 
 def _pictures(entries: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
     members = []
     for entry in entries:
         path = PurePosixPath(entry.filename)
-        if entry.is_dir() or path.name.startswith(".") or "__MACOSX" in path.parts:
+        if not entry.filename or entry.is_dir() or path.name.startswith(".") or "__MACOSX" in path.parts:
             continue
         if path.suffix.lower() in ARCHIVES:
             raise LimitExceeded("the archive holds another archive; archives inside archives are not opened")

@@ -51,13 +51,22 @@ def load_image(image: Image.Image, *, max_pixels: int) -> None:
     Raises:
         LimitExceeded, TruncatedImage: As `decode_image`.
     """
+    check_pixels(image, max_pixels)
+    with damage_is_told("data"):
+        image.load()
+
+
+def check_pixels(image: Image.Image, max_pixels: int) -> None:
+    """Check a picture's size by its header.
+
+    Raises:
+        LimitExceeded: It has more than ``max_pixels``.
+    """
     pixels = image.width * image.height
     if pixels > max_pixels:
         raise LimitExceeded(
             f"the picture has {image.width} x {image.height} = {pixels} pixels; the limit is {max_pixels}"
         )
-    with damage_is_told("data"):
-        image.load()
 
 
 @contextmanager

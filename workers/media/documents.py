@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import time
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from PIL import Image
 
-from contract.errors import NotADocument, PageOutOfRange
+from contract.errors import CallerError, NotADocument, PageOutOfRange
 from workers.media.answers import DocumentFormat, DocumentProbe, PageSize
 from workers.media.archive import UNREADABLE_ARCHIVE, ArchivePages
 from workers.media.office import OLE_SIGNATURE, to_pdf
@@ -26,6 +28,10 @@ _OFFICE_MEMBERS = ("[Content_Types].xml", "META-INF/manifest.xml")
 
 #: Members of an Office file: a deck of a thousand slides has some ten thousand.
 _MAX_OFFICE_MEMBERS = 100_000
+
+
+#: Knuth's multiplier: multiples of it, cut to 32 bits, are spread evenly however many are taken.
+_SPREAD = 2_654_435_761
 
 
 class Document(Protocol):
@@ -63,6 +69,7 @@ class DocumentLimits:
     """What opening a document may use, and the program that opens Office files."""
 
     max_pages: int
+    max_pixels: int
     max_input_bytes: int
     timeout_s: float
     office_command: str | None
@@ -81,9 +88,11 @@ def open_document(data: bytes, limits: DocumentLimits) -> Document:
         pdf = to_pdf(data, command=limits.office_command, timeout_s=limits.timeout_s)
         return PdfPages(pdf, max_pages=limits.max_pages, format="office")
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return ArchivePages(data, max_pages=limits.max_pages, max_member_bytes=limits.max_input_bytes)
+        return ArchivePages(
+            data, max_pages=limits.max_pages, max_pixels=limits.max_pixels, max_member_bytes=limits.max_input_bytes
+        )
     if looks_like_a_picture(data):
-        return PicturePages(data, max_pages=limits.max_pages)
+        return PicturePages(data, max_pages=limits.max_pages, max_pixels=limits.max_pixels)
     raise NotADocument("the bytes are no PDF, picture, ZIP of pictures or Office file")
 
 
@@ -100,6 +109,26 @@ def looks_like_a_document(data: bytes) -> bool:
 def look(document: Document) -> DocumentProbe:
     """A document's format and pages."""
     return DocumentProbe(document.format, document.sizes())
+
+
+def pages_with_text(document: Document, pages: Sequence[int], seconds: float) -> tuple[bool | None, ...]:
+    """Whether each page has text of its own, as `DocumentProbe.own_text` says it.
+
+    Args:
+        document: What to look into.
+        pages: The pages that matter, from 1; the others are not looked at.
+        seconds: After which the rest is left. What was looked at by then is spread over the pages that matter.
+    """
+    found: list[bool | None] = [None] * document.num_pages
+    ends = time.monotonic() + seconds
+    for page in sorted(pages, key=lambda page: page * _SPREAD % (1 << 32)):
+        try:
+            found[page - 1] = document.text(page) is not None
+        except CallerError:
+            found[page - 1] = True
+        if time.monotonic() > ends:
+            break
+    return tuple(found)
 
 
 def check_page(document: Document, page: int) -> None:

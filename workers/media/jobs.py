@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from functools import partial
 
-import numpy as np
 from PIL import Image
 
 from contract.egress import EgressPolicy
 from contract.errors import (
     CallerError,
     DamagedVideo,
+    FleetError,
     InvalidRequest,
     LimitExceeded,
     NotADocument,
     NotAVideo,
 )
+from contract.pages import select_pages
 from ovis_engine.errors import DamagedVideoError, NoVideoStreamError, VideoError, VideoTooLargeError
 from ovis_engine.tiling import TiledImage, tile_image
 from ovis_engine.video import ClipLimits, PyAvReader
-from workers.media.answers import DocumentProbe, Frames, Prepared, VideoProbe
-from workers.media.decode import decode_image
-from workers.media.documents import DocumentLimits, check_page, look, looks_like_a_document
-from workers.media.ink import has_ink
+from workers.media.answers import DocumentProbe, Frames, PageSize, Prepared, VideoProbe
+from workers.media.broken import blamed_on, is_ours
+from workers.media.decode import check_pixels, decode_image, open_image
+from workers.media.documents import DocumentLimits, check_page, look, looks_like_a_document, pages_with_text
 from workers.media.inputs import Input, Inputs
 from workers.media.protocol import Answer, MediaJob, Prepare, Probe, Sample
+from workers.media.visible import visible
 
-#: Pixels above which a picture is halved (and so on) before it is searched for ink: print of that size stays visible.
-_INK_PIXELS = 4_000_000
+#: Share of a look's time in which pages are searched for text.
+_TEXT_SHARE = 0.4
 
 #: Matroska and WebM, AVI, FLV, ASF, Ogg, MPEG program and transport streams; MP4 and its kin say ``ftyp``.
 _VIDEO_SIGNATURES = (b"\x1aE\xdf\xa3", b"RIFF", b"FLV", b"0&\xb2u\x8ef\xcf\x11", b"OggS", b"\0\0\1\xba", b"G")
@@ -42,19 +45,28 @@ def perform(job: MediaJob, inputs: Inputs) -> Answer:
     Raises:
         FleetError: What was wrong with the input, or the object store.
         MemoryError: It needs more memory than the process may have.
+        ReaderBroke: The input made its reader fail in a way that nobody foresaw.
     """
     found = _fetch(job, inputs)
     try:
-        if isinstance(job.work, Probe):
-            return _probe(job, found)
-        if isinstance(job.work, Sample):
-            return _sample(job, job.work, found)
-        return _prepare(job, job.work, found)
-    except BaseException as exc:
+        return _read(job, found)
+    except (FleetError, MemoryError) as exc:
         # A bad page leaves the document as it was; anything else may not.
         if found.document is None or not isinstance(exc, CallerError):
             inputs.forget(found)
         raise
+    except Exception as exc:
+        if is_ours(exc):
+            raise
+        raise blamed_on(job.work, found.data, exc) from exc
+
+
+def _read(job: MediaJob, found: Input) -> Answer:
+    if isinstance(job.work, Probe):
+        return _probe(job, job.work, found)
+    if isinstance(job.work, Sample):
+        return _sample(job, job.work, found)
+    return _prepare(job, job.work, found)
 
 
 def _fetch(job: MediaJob, inputs: Inputs) -> Input:
@@ -72,9 +84,18 @@ def _fetch(job: MediaJob, inputs: Inputs) -> Input:
     )
 
 
-def _probe(job: MediaJob, found: Input) -> DocumentProbe | VideoProbe:
+def _probe(job: MediaJob, work: Probe, found: Input) -> DocumentProbe | VideoProbe:
+    if work.as_picture:
+        image = open_image(found.data)
+        check_pixels(image, job.limits.max_pixels)
+        return DocumentProbe("picture", (PageSize(*image.size),))
     if looks_like_a_document(found.data):
-        return look(found.opened(_document_limits(job)))
+        document = found.opened(_document_limits(job))
+        probe = look(document)
+        if not work.own_text:
+            return probe
+        pages = select_pages(work.pages, document.num_pages)
+        return replace(probe, own_text=pages_with_text(document, pages, _seconds_for_text(job)))
     try:
         facts = _reader(job).probe(found.data)
     except VideoTooLargeError as exc:
@@ -101,13 +122,16 @@ def _prepare(job: MediaJob, work: Prepare, found: Input) -> Prepared:
     else:
         document = found.opened(_document_limits(job))
         check_page(document, work.page)
+        text = document.text(work.page) if work.want_text or work.text_suffices else None
+        if text and work.text_suffices:
+            return Prepared(None, has_ink=True, text=text)
         image = document.picture(
             work.page, side=work.side, max_partition=work.max_partition, max_pixels=job.limits.max_pixels
         )
-        text = document.text(work.page) if work.want_text else None
+    image, inked = visible(image)
     if work.rotate:
         image = _turned(image, work.rotate)
-    return Prepared(_cut(image, side=work.side, max_partition=work.max_partition), _has_ink(image), text)
+    return Prepared(_cut(image, side=work.side, max_partition=work.max_partition), inked, text)
 
 
 def _sample(job: MediaJob, work: Sample, found: Input) -> Frames:
@@ -115,12 +139,13 @@ def _sample(job: MediaJob, work: Sample, found: Input) -> Frames:
         raise NotAVideo("the bytes are a document or a picture, not a video")
     cut = partial(_cut, side=work.side, max_partition=work.max_partition)
     try:
-        frames = _reader(job).sample(found.data, work.sampling, cut)
+        read = _reader(job).read(found.data, work.sampling, cut)
     except VideoTooLargeError as exc:
         raise LimitExceeded(exc.message) from exc
     except VideoError as exc:
         raise _damaged(exc, found.data, NotAVideo, "video") from exc
-    return Frames(tuple(image for _, image in frames), tuple(time_s for time_s, _ in frames))
+    times_s, images = tuple(zip(*read.frames, strict=True))
+    return Frames(images, times_s, read.duration_s)
 
 
 def _cut(image: Image.Image, *, side: int, max_partition: int) -> TiledImage:
@@ -137,14 +162,9 @@ def _turned(image: Image.Image, degrees: int) -> Image.Image:
     return image.transpose(_TURNS[degrees])
 
 
-def _has_ink(image: Image.Image) -> bool:
-    factor = 1
-    while image.width * image.height > _INK_PIXELS * factor * factor:
-        factor += 1
-    if image.mode not in ("RGB", "L", "RGBA"):
-        image = image.convert("RGB")
-    smaller = image if factor == 1 else image.reduce(factor)
-    return has_ink(np.asarray(smaller.convert("RGB")))
+def _seconds_for_text(job: MediaJob) -> float:
+    """For how long a look may search pages for text: the rest of its time is for the others."""
+    return min(job.limits.timeout_s, job.limits.cpu_s) * _TEXT_SHARE
 
 
 def _reader(job: MediaJob) -> PyAvReader:
@@ -153,4 +173,6 @@ def _reader(job: MediaJob) -> PyAvReader:
 
 def _document_limits(job: MediaJob) -> DocumentLimits:
     limits = job.limits
-    return DocumentLimits(limits.max_pages, limits.max_input_bytes, limits.timeout_s, job.office_command)
+    return DocumentLimits(
+        limits.max_pages, limits.max_pixels, limits.max_input_bytes, limits.timeout_s, job.office_command
+    )

@@ -35,7 +35,7 @@ class PdfPages:
         self.format = format
         self._data = data
         self._document = _open(data)
-        self._num_rendered = 0
+        self._num_looks = 0
         self.num_pages = len(self._document)
         if self.num_pages < 1:
             raise DamagedDocument("the document has no pages")
@@ -63,7 +63,7 @@ class PdfPages:
             raise DamagedDocument(f"page {page} can't be rendered") from exc
         finally:
             opened.close()
-            self._num_rendered += 1
+            self._num_looks += 1
 
     def text(self, page: int) -> str | None:
         """The page's own text in the file's order; None where it has none.
@@ -82,6 +82,7 @@ class PdfPages:
             raise DamagedDocument(f"the text of page {page} can't be read") from exc
         finally:
             opened.close()
+            self._num_looks += 1
         text = "\n".join(line.rstrip() for line in lines).strip("\n")
         return text if text.strip() else None
 
@@ -90,10 +91,10 @@ class PdfPages:
         self._document.close()
 
     def _page(self, page: int) -> PdfPage:
-        if self._num_rendered >= PAGES_PER_OPENING:
+        if self._num_looks >= PAGES_PER_OPENING:
             self._document.close()
             self._document = _open(self._data)
-            self._num_rendered = 0
+            self._num_looks = 0
         try:
             return self._document[page - 1]
         except PdfiumError as exc:

@@ -101,7 +101,13 @@ class MediaPool:
             self._idle.put(self._spawn())
 
     def probe(
-        self, url: str, *, trusted: bool, timeout_s: float | None = None, go_on: Callable[[], None] | None = None
+        self,
+        url: str,
+        *,
+        trusted: bool,
+        timeout_s: float | None = None,
+        go_on: Callable[[], None] | None = None,
+        look: Probe | None = None,
     ) -> DocumentProbe | VideoProbe:
         """Look at a document or a clip without rendering it: its pages and their sizes, or its length.
 
@@ -111,11 +117,12 @@ class MediaPool:
             timeout_s: Seconds that it may take at most; None leaves the setting.
             go_on: Called every second, while no process is free and while one looks. What it raises ends the wait,
                 and the process that looks.
+            look: What is looked for; None is nothing but that.
 
         Raises:
             FleetError: As `prepare`.
         """
-        answer = self._run(url, trusted, Probe(), timeout_s, go_on)
+        answer = self._run(url, trusted, look or Probe(), timeout_s, go_on)
         assert isinstance(answer, DocumentProbe | VideoProbe)
         return answer
 
@@ -129,6 +136,7 @@ class MediaPool:
         page: int | None = None,
         rotate: int = 0,
         want_text: bool = False,
+        text_suffices: bool = False,
     ) -> Prepared:
         """Fetch and tile one picture, or one page of a document.
 
@@ -140,11 +148,12 @@ class MediaPool:
             page: Page from 1; None reads the input as one picture.
             rotate: Degrees clockwise: 0, 90, 180 or 270.
             want_text: Whether a page's own text is wanted.
+            text_suffices: Whether a page that has text of its own needs no tiles.
 
         Raises:
             FleetError: What was wrong; ``MediaProcessDied`` where the process ended without saying.
         """
-        answer = self._run(url, trusted, Prepare(side, max_partition, page, rotate, want_text))
+        answer = self._run(url, trusted, Prepare(side, max_partition, page, rotate, want_text, text_suffices))
         assert isinstance(answer, Prepared)
         return answer
 

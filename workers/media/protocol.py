@@ -58,7 +58,17 @@ class Origin:
 
 @dataclass(frozen=True)
 class Probe:
-    """Look at a document or a clip."""
+    """Look at a document or a clip.
+
+    Attributes:
+        as_picture: Whether it must be a plain picture, as `Prepare` without a page takes it.
+        own_text: Whether pages' own text is looked for.
+        pages: On which pages, as ``contract.pages`` reads it; None is all.
+    """
+
+    as_picture: bool = False
+    own_text: bool = False
+    pages: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class Prepare:
         page: Page of a document, from 1; None for a plain picture.
         rotate: Degrees by which it is turned clockwise: 0, 90, 180 or 270.
         want_text: Whether the page's own text is wanted.
+        text_suffices: Whether the page needs no tiles where it has text of its own.
     """
 
     side: int
@@ -78,6 +89,7 @@ class Prepare:
     page: int | None
     rotate: int
     want_text: bool
+    text_suffices: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,19 +141,23 @@ def send_answer(connection: Connection, answer: Answer) -> None:
     """Answer a job that went well."""
     if isinstance(answer, DocumentProbe):
         pages = [(page.width, page.height) for page in answer.pages]
-        _send_header(connection, {"document": {"format": answer.format, "pages": pages}})
+        fields = {"format": answer.format, "pages": pages, "own_text": answer.own_text}
+        _send_header(connection, {"document": fields})
     elif isinstance(answer, VideoProbe):
         _send_header(connection, {"video": asdict(answer)})
     elif isinstance(answer, Prepared):
         text = None if answer.text is None else answer.text.encode()
         size = None if text is None else len(text)
-        header = {"images": [_shape(answer.image)], "has_ink": answer.has_ink, "text_bytes": size}
-        _send_header(connection, header)
-        _send_tiles(connection, answer.image)
+        images = () if answer.image is None else (answer.image,)
+        shapes = [_shape(image) for image in images]
+        _send_header(connection, {"images": shapes, "has_ink": answer.has_ink, "text_bytes": size})
+        for image in images:
+            _send_tiles(connection, image)
         if text is not None:
             connection.send_bytes(text)
     else:
-        _send_header(connection, {"images": [_shape(image) for image in answer.images], "times_s": answer.times_s})
+        frames = [_shape(image) for image in answer.images]
+        _send_header(connection, {"images": frames, "times_s": answer.times_s, "duration_s": answer.duration_s})
         for image in answer.images:
             _send_tiles(connection, image)
 
@@ -167,15 +183,17 @@ def receive_answer(connection: Connection, header: dict[str, Any], job: MediaJob
     if isinstance(job.work, Probe):
         return _video(header["video"]) if "video" in header else _document(header["document"], job.limits)
     if isinstance(job.work, Prepare):
-        (shape,) = header["images"]
-        image = _receive_tiles(connection, shape, job.work)
-        return Prepared(image, header["has_ink"] is True, _receive_text(connection, header["text_bytes"]))
+        return _receive_prepared(connection, header, job.work)
     if not 1 <= len(header["images"]) <= job.limits.max_frames:
         raise ValueError(f"{len(header['images'])} frames for a limit of {job.limits.max_frames}")
     times_s = tuple(float(time_s) for time_s in header["times_s"])
     if len(times_s) != len(header["images"]):
         raise ValueError("frames and times differ in number")
-    return Frames(tuple(_receive_tiles(connection, shape, job.work) for shape in header["images"]), times_s)
+    duration_s = float(header["duration_s"])
+    if not (math.isfinite(duration_s) and duration_s > 0):
+        raise ValueError("a clip that can't be")
+    images = tuple(_receive_tiles(connection, shape, job.work) for shape in header["images"])
+    return Frames(images, times_s, duration_s)
 
 
 def _send_header(connection: Connection, header: dict[str, Any]) -> None:
@@ -190,6 +208,15 @@ def _shape(image: TiledImage) -> dict[str, Any]:
 def _send_tiles(connection: Connection, image: TiledImage) -> None:
     for tile in image.tiles:
         connection.send_bytes(np.ascontiguousarray(tile).data.cast("B"))
+
+
+def _receive_prepared(connection: Connection, header: dict[str, Any], work: Prepare) -> Prepared:
+    if not header["images"] and work.text_suffices and header["text_bytes"]:
+        image = None
+    else:
+        (shape,) = header["images"]
+        image = _receive_tiles(connection, shape, work)
+    return Prepared(image, header["has_ink"] is True, _receive_text(connection, header["text_bytes"]))
 
 
 def _receive_tiles(connection: Connection, shape: dict[str, Any], work: Prepare | Sample) -> TiledImage:
@@ -218,7 +245,13 @@ def _receive_text(connection: Connection, size: int | None) -> str | None:
 def _document(fields: dict[str, Any], limits: MediaLimits) -> DocumentProbe:
     if fields["format"] not in get_args(DocumentFormat) or not 1 <= len(fields["pages"]) <= limits.max_pages:
         raise ValueError("a document that can't be")
-    return DocumentProbe(fields["format"], tuple(PageSize(float(w), float(h)) for w, h in fields["pages"]))
+    pages = tuple(PageSize(float(w), float(h)) for w, h in fields["pages"])
+    own_text = fields["own_text"]
+    if own_text is None:
+        return DocumentProbe(fields["format"], pages)
+    if len(own_text) != len(pages) or not all(has is None or isinstance(has, bool) for has in own_text):
+        raise ValueError("pages that can't be")
+    return DocumentProbe(fields["format"], pages, tuple(own_text))
 
 
 def _video(fields: dict[str, Any]) -> VideoProbe:
