@@ -18,6 +18,9 @@ from workers.media.answers import DocumentProbe, VideoProbe
 from workers.media.resolution import rendered_size
 from workers.planner import units_of
 
+#: Most frames of a clip that any setting lets a worker read; a header may claim any number.
+MOST_FRAMES = 4096
+
 
 def estimate(
     spec: TaskSpec, card: ModelCard, probes: Sequence[DocumentProbe | VideoProbe], pace: Pace, *, max_parts: int
@@ -93,7 +96,7 @@ def _film(spec: TaskSpec, card: ModelCard, probe: DocumentProbe | VideoProbe, ma
     rate = Fraction(probe.fps)
     try:
         frames = sum(
-            len(Sampling(options.num_frames, options.fps, start_s, end_s).numbers(probe.num_frames, rate))
+            min(MOST_FRAMES, Sampling(options.num_frames, options.fps, start_s, end_s).count(probe.num_frames, rate))
             for start_s, end_s in stretches
         )
     except NoVideoFramesError as exc:

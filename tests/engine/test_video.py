@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import struct
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +18,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ovis_engine.errors import DamagedVideoError, NoVideoStreamError, VideoError
-from ovis_engine.video import MoviePyReader, PyAvReader, VideoReader, read_frames, sample_indices
+from ovis_engine.errors import (
+    DamagedVideoError,
+    NoVideoFramesError,
+    NoVideoStreamError,
+    VideoError,
+    VideoTooLargeError,
+)
+from ovis_engine.video import (
+    ClipLimits,
+    MoviePyReader,
+    PyAvReader,
+    Sampling,
+    VideoReader,
+    read_frames,
+    sample_indices,
+)
 
 WIDTH, HEIGHT, BIT = 320, 64, 32
 
@@ -132,6 +148,46 @@ def test_other_containers_and_codecs_are_read(tmp_path: Path, suffix: str, codec
     found = [number_of(frame) for frame in read_frames(PyAvReader(), clip)]
     assert found == sorted(found)
     assert all(abs(number - wanted) <= 1 for number, wanted in zip(found, sample_indices(48), strict=True))
+
+
+@given(
+    total=st.integers(1, 3000),
+    rate=st.fractions(min_value=1, max_value=240, max_denominator=1001),
+    num_frames=st.none() | st.integers(1, 300),
+    fps=st.none() | st.floats(0.01, 120),
+    start_s=st.floats(0, 20),
+    length_s=st.none() | st.floats(0.01, 100),
+)
+def test_frames_are_counted_as_they_are_listed(
+    total: int, rate: Fraction, num_frames: int | None, fps: float | None, start_s: float, length_s: float | None
+) -> None:
+    sampling = Sampling(num_frames, fps, start_s, None if length_s is None else start_s + length_s)
+    try:
+        numbers = sampling.numbers(total, rate)
+    except NoVideoFramesError:
+        with pytest.raises(NoVideoFramesError):
+            sampling.count(total, rate)
+    else:
+        assert sampling.count(total, rate) == len(numbers) > 0
+
+
+def test_a_header_that_claims_a_day_costs_no_memory(tmp_path: Path) -> None:
+    # Given a small clip whose header says 1e8 milliseconds
+    content = bytearray(write(tmp_path / "clip.mkv", 30).read_bytes())
+    duration = content.index(b"\x44\x89\x88") + 3
+    content[duration : duration + 8] = struct.pack(">d", 1e8)
+    reader = PyAvReader(ClipLimits(max_frames=256))
+    facts = reader.probe(bytes(content))
+    # Then its frames are counted, and refused before they are listed
+    sampling = Sampling(fps=30.0)
+    assert sampling.count(facts.num_frames, Fraction(facts.fps)) == 3_000_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(VideoTooLargeError, match="the limit is 256"):
+            reader.sample(bytes(content), sampling, lambda picture: picture)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 def write_sound(file: Path) -> Path:

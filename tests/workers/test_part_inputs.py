@@ -23,9 +23,10 @@ from tests.workers.one_worker import CARD, READ, RECEIPT, TRUTH, Bench
 from workers.captions import Caption, read_captions
 from workers.inputs import PartInputs
 from workers.leases import Lease
+from workers.media.answers import VideoProbe
 from workers.media.pool import MediaPool
 from workers.readings import Reading
-from workers.sizing import estimate
+from workers.sizing import MOST_FRAMES, estimate
 
 
 def pdf_of(text: str, width: int = 300, height: int = 200) -> bytes:
@@ -190,6 +191,19 @@ def test_the_estimate_of_a_video_counts_its_frames(
     assert (guessed.frames, guessed.tiles, guessed.parts) == (frames, frames, parts)
     assert guessed.expected_output_tokens == 10 * parts
     assert guessed.expected_seconds == round(0.05 * (576 * frames + 10 * parts), 3)
+
+
+def test_the_estimate_of_a_false_header_is_bounded() -> None:
+    spec = TaskSpec(
+        kind="video",
+        model=CARD.name,
+        operation="caption",
+        prompt="p",
+        inputs=(ObjectInput(bucket="b", key="k"),),
+        options=TaskOptions(fps=30.0),
+    )
+    probe = VideoProbe(duration_s=33_333.0, width=320, height=64, num_frames=1_000_000, fps=30.0)
+    assert estimate(spec, CARD, [probe], Pace(), max_parts=10).frames == MOST_FRAMES
 
 
 def test_the_pace_of_a_model_fades(client: redis.Redis) -> None:
