@@ -13,7 +13,7 @@ from ovis_engine.partition import Partition
 from ovis_engine.prompt import Turn, image_turn, video_turn
 from ovis_engine.repetition import RepetitionRule
 from ovis_engine.row import FinishReason, TokenLogprob
-from ovis_engine.sampling import Sampling, check_range
+from ovis_engine.sampling import Sampling, check_range, check_whole, is_number, shown
 from ovis_engine.tiling import TiledImage
 
 #: Most stop strings of a request, and most characters of one: each is searched for at every token.
@@ -86,17 +86,23 @@ class Request:
         Raises:
             FieldOutOfRangeError: If a field is outside its range; the message says which.
         """
-        check_range("max_new_tokens", self.max_new_tokens, 1)
+        check_whole("max_new_tokens", self.max_new_tokens, 1)
         self.sampling.validate()
+        self._check_stops()
+        if self.logprobs is not None:
+            check_whole("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        if self.repetition is not None:
+            self.repetition.validate()
+        if self.deadline_s is not None and not (is_number(self.deadline_s) and self.deadline_s > 0):
+            raise FieldOutOfRangeError("deadline_s", "above 0", shown(self.deadline_s))
+
+    def _check_stops(self) -> None:
+        # A lone string would be taken for its letters.
+        if isinstance(self.stop, str) or not all(isinstance(stop, str) for stop in self.stop):
+            raise RequestError("stop must be a tuple of strings")
         check_range("number of stop strings", len(self.stop), 0, MAX_STOPS)
         for stop in self.stop:
             check_range("length of a stop string", len(stop), 1, MAX_STOP_CHARS)
-        if self.logprobs is not None:
-            check_range("logprobs", self.logprobs, 0, MAX_LOGPROBS)
-        if self.repetition is not None:
-            self.repetition.validate()
-        if self.deadline_s is not None and not self.deadline_s > 0:
-            raise FieldOutOfRangeError("deadline_s", "above 0", self.deadline_s)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from ovis_engine import Completion, Engine, EngineConfig, Request, bundled_model_path, tile_image
+from ovis_engine import Completion, Engine, EngineConfig, Request, TiledImage, bundled_model_path, tile_image
 from ovis_engine.errors import (
     ContextTooLongError,
     DuplicateRequestError,
@@ -188,6 +189,18 @@ def test_tiles_for_another_model_are_refused(engine: Engine) -> None:
     tiled = tile_image(Image.new("RGB", (50, 50)), side=384, max_partition=1)
     with pytest.raises(InvalidTilesError, match="384 px, the model wants 448 px"):
         engine.submit(Request("What?", (tiled,)))
+
+
+def test_a_tile_that_is_a_mirrored_view_is_read_as_its_copy_is(engine: Engine) -> None:
+    pixels = np.random.default_rng(3).integers(0, 255, (448, 448, 3), np.uint8)
+    mirrored = pixels[:, ::-1]
+    tokens = [
+        engine.submit(
+            Request("What?", (TiledImage(1, 1, 448, 448, 448, (tile,)),), max_new_tokens=6, ignore_eos=True)
+        ).result(30)
+        for tile in (mirrored, mirrored.copy())
+    ]
+    assert tokens[0].token_ids == tokens[1].token_ids
 
 
 def test_no_room_for_output_is_refused(engine: Engine) -> None:
