@@ -68,24 +68,43 @@ def write(
     times: Sequence[int] | None = None,
     rotation: int = 0,
     codec: str = "libx264",
+    muxing: dict[str, str] | None = None,
+    sound_s: int = 0,
 ) -> Path:
-    """Writes a clip of numbered pictures; ``times`` gives their times in frames, for uneven ones."""
+    """Writes a clip of numbered pictures.
+
+    Args:
+        times: Their times in frames, for uneven ones.
+        b_frames: Frames between others that refer to them, where the codec has such.
+        muxing: Options of the container.
+        sound_s: Seconds of silence beside them.
+    """
     options = {"g": str(gop), "sc_threshold": "0", "bf": str(b_frames), "qp": "20"} if codec == "libx264" else {}
-    with av.open(str(file), "w") as container:
+    if codec == "mpeg4":
+        options = {"g": str(gop), "bf": str(b_frames), "qmin": "1", "qmax": "2"}
+    with av.open(str(file), "w", options=muxing or {}) as container:
         stream = container.add_stream(codec, rate=rate, options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width, stream.height = WIDTH, HEIGHT
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.time_base = Fraction(1, rate)
         if rotation:
             stream.set_display_rotation(rotation)
+        sound = container.add_stream("aac" if file.suffix == ".mp4" else "libopus", rate=48000) if sound_s else None
         for number in range(count):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(numbered(number)), format="rgb24")
             frame.pts, frame.time_base = number if times is None else times[number], Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+        for second in range(sound_s):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.float32), format="fltp", layout="mono")
+            silence.sample_rate, silence.pts = 48000, 48000 * second
+            container.mux(sound.encode(silence))
+        if sound is not None:
+            container.mux(sound.encode())
     return file
 
 
-@pytest.mark.parametrize("module", ["ovis_engine.video", "ovis_engine.video_scan"])
+@pytest.mark.parametrize("module", ["ovis_engine.video", "ovis_engine.video_scan", "ovis_engine.video_times"])
 def test_media_processes_can_import_it_without_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit(bool({{'torch', 'transformers', 'moviepy'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -142,12 +161,39 @@ def test_frames_at_uneven_times_are_taken_by_what_is_shown(tmp_path: Path) -> No
     assert number_of(frames[0]) <= 16
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [(".ts", "libx264"), (".avi", "mpeg4"), (".webm", "libvpx-vp9")])
-def test_other_containers_and_codecs_are_read(tmp_path: Path, suffix: str, codec: str) -> None:
-    clip = write(tmp_path / f"clip{suffix}", 48, codec=codec)
+#: Suffix, codec, frames that are reordered, options of the container.
+OTHERS = [
+    pytest.param(".ts", "libx264", 3, {}, id="ts"),
+    pytest.param(".webm", "libvpx-vp9", 0, {}, id="webm"),
+    pytest.param(".mp4", "libx264", 3, {"video_track_timescale": "30"}, id="mp4 whose ticks are frames"),
+]
+AVI = [
+    pytest.param(".avi", "mjpeg", 0, {}, id="avi of pictures"),
+    pytest.param(".avi", "mpeg4", 0, {}, id="avi"),
+    pytest.param(".avi", "mpeg4", 2, {}, id="avi reordered"),
+    pytest.param(".avi", "libx264", 3, {}, id="avi of H.264"),
+]
+
+
+@pytest.mark.parametrize(("suffix", "codec", "b_frames", "muxing"), [*OTHERS, *AVI])
+@pytest.mark.parametrize("count", [48, 150])
+def test_other_containers_and_codecs_give_the_very_frames(
+    tmp_path: Path, suffix: str, codec: str, b_frames: int, muxing: dict[str, str], count: int
+) -> None:
+    clip = write(tmp_path / f"clip{suffix}", count, codec=codec, gop=30, b_frames=b_frames, muxing=muxing)
     found = [number_of(frame) for frame in read_frames(PyAvReader(), clip)]
-    assert found == sorted(found)
-    assert all(abs(number - wanted) <= 1 for number, wanted in zip(found, sample_indices(48), strict=True))
+    assert found == list(sample_indices(count))
+
+
+@needs_moviepy
+@pytest.mark.parametrize(("suffix", "codec", "b_frames", "muxing"), AVI)
+def test_both_readers_give_equal_pixels_of_avi(
+    tmp_path: Path, suffix: str, codec: str, b_frames: int, muxing: dict[str, str]
+) -> None:
+    clip = write(tmp_path / f"clip{suffix}", 60, codec=codec, gop=30, b_frames=b_frames, muxing=muxing)
+    ours, theirs = (read_frames(reader, clip) for reader in (PyAvReader(), MoviePyReader()))
+    assert [frame.tobytes() for frame in ours] == [frame.tobytes() for frame in theirs]
+    assert len(ours) == 12
 
 
 @given(
@@ -234,3 +280,26 @@ def test_a_clip_that_was_cut_short_is_damaged(tmp_path: Path) -> None:
     cut.write_bytes(content[: len(content) // 2])
     with pytest.raises(DamagedVideoError):
         read_frames(PyAvReader(), cut)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9")], ids=["mkv", "webm"])
+@pytest.mark.parametrize("sound_s", [0, 8], ids=["silent", "with sound"])
+def test_a_stream_without_a_duration_that_was_cut_short_is_damaged(
+    tmp_path: Path, suffix: str, codec: str, sound_s: int
+) -> None:
+    content = write(tmp_path / f"whole{suffix}", 240, codec=codec, gop=30, sound_s=sound_s).read_bytes()
+    with pytest.raises(DamagedVideoError):
+        PyAvReader().sample(content[: len(content) // 2], Sampling(), lambda picture: picture)
+
+
+@pytest.mark.parametrize("tagged", [True, False], ids=["tagged", "untagged"])
+@pytest.mark.parametrize("sound_s", [0, 6], ids=["silent", "longer sound"])
+def test_a_whole_clip_whose_sound_is_longer_shows_its_last_picture_on(
+    tmp_path: Path, sound_s: int, tagged: bool
+) -> None:
+    # Given two seconds of pictures, beside six of sound or none
+    content = write(tmp_path / "clip.mkv", 60, sound_s=sound_s).read_bytes()
+    if not tagged:
+        content = content.replace(b"DURATION", b"ELAPSED_")
+    found = [number_of(frame) for _, frame in PyAvReader().sample(content, Sampling(), lambda picture: picture)]
+    assert found == (list(sample_indices(60)) if not sound_s else [min(59, number) for number in sample_indices(180)])
