@@ -159,6 +159,9 @@ class Prompter:
         tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in chat.controls])
         # With this on, a special token typed by a user is cut into plain text like anything else.
         tokenizer.encode_special_tokens = True
+        # Left in the file by training, these would cut or fill prompts without a word.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
 
     @classmethod
     def from_checkpoint(cls, directory: Path, chat: ChatFormat) -> Prompter:

@@ -178,3 +178,30 @@ def test_a_checkpoint_without_tokenizer_is_named(tmp_path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError):
         Prompter.from_checkpoint(tmp_path, QwenChat())
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"truncation": {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}},
+        {
+            "padding": {
+                "strategy": {"Fixed": 64},
+                "direction": "Right",
+                "pad_to_multiple_of": None,
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "<pad>",
+            }
+        },
+    ],
+    ids=["truncation", "padding"],
+)
+def test_what_training_left_in_the_tokenizer_neither_cuts_nor_fills_a_prompt(
+    tiny: Path, tiny_prompter: Prompter, tmp_path: Path, left: dict[str, object]
+) -> None:
+    content = read_json(tiny / "tokenizer.json") | left
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    turn = Turn("user", ("one two three four five six seven eight nine ten",))
+    found = Prompter.from_checkpoint(tmp_path, QwenChat()).encode((turn,))
+    assert found == tiny_prompter.encode((turn,))
