@@ -18,6 +18,7 @@ from ovis_engine.checkpoint import OvisModel, load_model
 from ovis_engine.config import read_config
 from ovis_engine.constraint import ConstraintCompiler
 from ovis_engine.dispatch import Dispatcher
+from ovis_engine.embedding import check_rows
 from ovis_engine.front import VisionFront
 from ovis_engine.job import Job, check_fits
 from ovis_engine.locate import locate_checkpoint
@@ -50,7 +51,15 @@ class Engine:
         config: EngineConfig,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
-        """Takes over a loaded model and starts the threads; see `from_pretrained`."""
+        """Takes over a loaded model and starts the threads; see `from_pretrained`.
+
+        Raises:
+            CheckpointError: If tokenizer or end tokens have ids that the model's embedding lacks.
+            MemoryError: If the KV cache or the visual pool does not fit.
+        """
+        rows = model.language_model.get_input_embeddings().num_embeddings
+        check_rows(prompter.tokenizer.get_vocab().values(), rows, file="tokenizer.json")
+        check_rows(model.config.eos_token_ids, rows, file="generation_config.json")
         self.config = config
         self._model = model
         self._prompter = prompter
@@ -111,7 +120,7 @@ class Engine:
 
         Raises:
             CheckpointError: If the checkpoint cannot be loaded.
-            MemoryError: If the KV cache does not fit.
+            MemoryError: If the KV cache or the visual pool does not fit.
         """
         config = config or EngineConfig()
         if config.num_threads is not None:
