@@ -6,6 +6,8 @@ and copied there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -72,15 +74,22 @@ def empty_model(config: OvisConfig, dtype: torch.dtype) -> OvisModel:
     """Builds a model on the meta device: shapes without memory.
 
     Raises:
-        CheckpointError: If the language model's configuration is not usable.
+        CheckpointError: If the configuration is not usable.
     """
-    with torch.device("meta"):
-        try:
-            text_config = CONFIG_MAPPING[config.text["model_type"]].from_dict(config.text)
-            language_model: PreTrainedModel = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
-        except (KeyError, TypeError, ValueError) as exc:
-            raise CheckpointError(f"llm_config is not usable ({exc})", file="config.json") from exc
+    with torch.device("meta"), _usable("llm_config"):
+        text_config = CONFIG_MAPPING[config.text["model_type"]].from_dict(config.text)
+        language_model: PreTrainedModel = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
+    with torch.device("meta"), _usable("visual_tokenizer_config"):
         return OvisModel(config, language_model)
+
+
+@contextmanager
+def _usable(part: str) -> Iterator[None]:
+    """Whatever the libraries raise over a part of the configuration, as one error."""
+    try:
+        yield
+    except Exception as exc:
+        raise CheckpointError(f"{part} is not usable ({type(exc).__name__}: {exc!s:.200})", file="config.json") from exc
 
 
 class _Loading:
@@ -156,7 +165,8 @@ def _finish_language_model(language_model: PreTrainedModel, device: torch.device
     if tied:
         language_model.lm_head.weight = embedding.weight
     rotary = type(language_model.model.rotary_emb)
-    language_model.model.rotary_emb = rotary(language_model.config).to(device)
+    with _usable("llm_config"):
+        language_model.model.rotary_emb = rotary(language_model.config).to(device)
     if hasattr(embedding, "embed_scale"):
         embedding.embed_scale = torch.tensor(embedding.scalar_embed_scale, device=device)
     left = [name for name, buffer in language_model.named_buffers() if buffer.is_meta]
