@@ -112,8 +112,10 @@ class DecodeLoop:
         """Asks for a row to be dropped before the next step; a row that has ended is left alone."""
         row = self._rows.get(request_id)
         if row is not None:
+            # By the row alone: an id in the library's own queue would stay there if the row ends otherwise, and hit
+            # the next row of that name.
             row.end_with("canceled")
-            self._manager.cancel_request(request_id)
+            self._manager.wake()
 
     def flush_prefix_cache(self) -> None:
         """Forgets every cached block that no row uses. Pauses the loop; must not be called on its thread.
@@ -292,6 +294,10 @@ class _Manager(ContinuousBatchingManager):  # type: ignore[misc]
         # A daemon, so that a process whose main thread has failed can end.
         self._generation_thread = threading.Thread(target=self._run_generation_loop, name="ovis-decode", daemon=True)
         self._generation_thread.start()
+
+    def wake(self) -> None:
+        """Ends the loop's wait for something to do. Any thread."""
+        self._wake_up_loop.set()
 
     def _create_batch_processor(self) -> Any:
         processor = super()._create_batch_processor()

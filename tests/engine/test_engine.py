@@ -106,6 +106,18 @@ def test_a_canceled_row_is_freed_and_keeps_what_it_wrote(engine: Engine) -> None
     assert not engine.cancel("stop me")
 
 
+def test_canceling_a_row_that_ends_by_itself_leaves_the_next_of_its_name_alone(engine: Engine) -> None:
+    # Given a row that is canceled while it tells of a token
+    again: Future[Future[Completion]] = Future()
+    request = Request("Go on.", max_new_tokens=50, ignore_eos=True, request_id="again")
+    first = engine.submit(request, on_delta=lambda _delta: engine.cancel("again"))
+    # When its id is used again at the moment of its end
+    longer = replace(request, max_new_tokens=4)
+    first.add_done_callback(lambda _ended: again.set_result(engine.submit(longer)))
+    # Then nobody has canceled the second
+    assert again.result(30).result(30).finish_reason == "length"
+
+
 def test_an_unknown_request_cannot_be_canceled(engine: Engine) -> None:
     assert not engine.cancel("nobody")
 
