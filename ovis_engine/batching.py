@@ -74,6 +74,8 @@ class DecodeLoop:
             MemoryError: If the cache does not fit the device.
         """
         self._rows: dict[str, Row] = {}
+        # The library's manager forgets its thread when it stops, and trips over a second call meanwhile.
+        self._stopping = threading.Lock()
         self._on_row_end = on_row_end
         self._manager = _Manager(language_model, limits, self._row_left, on_exit, turns or FreeTurns())
         # Creates the cache now (and captures CUDA graphs where used): too little memory is a failed start.
@@ -139,8 +141,9 @@ class DecodeLoop:
 
     def stop(self) -> None:
         """Ends the loop after the current step; rows still in it are reported as failed. Waits for the thread."""
-        if self._manager.is_running():
-            self._manager.stop(block=True, hard_stop=True)
+        with self._stopping:
+            if self._manager.is_running():
+                self._manager.stop(block=True, hard_stop=True)
 
     def _row_left(self, output: GenerationOutput) -> None:
         """Takes in what the library still knew of a row, and tells of its end. Loop thread."""

@@ -51,12 +51,7 @@ class Engine:
         config: EngineConfig,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
-        """Takes over a loaded model and starts the threads; see `from_pretrained`.
-
-        Raises:
-            CheckpointError: If tokenizer or end tokens have ids that the model's embedding lacks.
-            MemoryError: If the KV cache or the visual pool does not fit.
-        """
+        """Takes over a loaded model and starts the threads; raises as `from_pretrained`, which see."""
         rows = model.language_model.get_input_embeddings().num_embeddings
         check_rows(prompter.tokenizer.get_vocab().values(), rows, file="tokenizer.json")
         check_rows(model.config.eos_token_ids, rows, file="generation_config.json")
@@ -119,7 +114,7 @@ class Engine:
             on_death: Called once, on an engine thread, if a thread of the engine dies; not on `close`.
 
         Raises:
-            CheckpointError: If the checkpoint cannot be loaded.
+            CheckpointError: If the checkpoint cannot be loaded, or has token ids that its embedding lacks.
             MemoryError: If the KV cache or the visual pool does not fit.
         """
         config = config or EngineConfig()

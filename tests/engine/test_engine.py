@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,6 +230,16 @@ def test_a_closed_engine_fails_what_is_left_and_refuses_more() -> None:
     with pytest.raises(EngineClosedError):
         engine.submit(Request("Hello."))
     assert engine.stats().running == 0
+
+
+def test_several_threads_may_close_at_once() -> None:
+    for _ in range(3):
+        engine = Engine.from_pretrained(TINY, SMALL)
+        left = engine.submit(long_request("left"))
+        with ThreadPoolExecutor(4) as threads:
+            for closed in [threads.submit(engine.close) for _ in range(4)]:
+                closed.result(30)
+        assert isinstance(left.exception(30), EngineClosedError)
 
 
 def test_any_mix_of_threads_submitting_and_canceling_ends_every_request_once(engine: Engine) -> None:
