@@ -76,7 +76,8 @@ class Job:
             request_id=request.request_id,
             prompt_ids=prompt_ids,
             max_new_tokens=request.max_new_tokens,
-            eos_token_ids=frozenset() if request.ignore_eos else frozenset(eos_token_ids),
+            # A constraint allows end tokens only where it is fulfilled, and then they end it.
+            eos_token_ids=frozenset(eos_token_ids) if not request.ignore_eos or self._grammar else frozenset(),
             sampling=request.sampling,
             seed=self._seed,
             num_logprobs=request.logprobs,

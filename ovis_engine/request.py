@@ -33,7 +33,8 @@ class Request:
         system: Replaces the default system message.
         turns: A whole conversation instead of the three above, for history, video frames or pictures elsewhere.
         max_new_tokens: Most tokens to generate, at least 1.
-        ignore_eos: Whether to go on to max_new_tokens past end tokens and repetition (benchmarks, parity).
+        ignore_eos: Whether to go on to max_new_tokens past end tokens and repetition (benchmarks, parity). A constraint
+            that is fulfilled ends the output all the same.
         sampling: How tokens are chosen; greedy by default.
         stop: Up to 16 strings of up to 256 characters; the text ends before the one that is complete first.
         logprobs: Number of most likely tokens to report per output token, 0 to 20; None reports nothing.
@@ -112,7 +113,7 @@ class Completion:
     Attributes:
         request_id: The request's id.
         text: Generated text without special tokens, up to the first stop string; whatever there was if canceled.
-        token_ids: Generated ids, without the end token; those of a stop string are among them.
+        token_ids: Generated ids, without the end token that ended it; those of a stop string are among them.
         finish_reason: ``stop`` at an end token, at a stop string, or where a constraint allows nothing more; ``length``
             at max_new_tokens; ``repetition`` when the output repeats itself; ``deadline`` or ``canceled`` from outside.
         num_prompt_tokens: Positions of the prompt, visual and indicator tokens included.
