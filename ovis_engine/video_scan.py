@@ -180,8 +180,8 @@ class _Scan(Generic[T]):
         self._container, self._stream, self._frame_ticks, self._keep = container, stream, frame_ticks, keep
         self._guessed = times_are_guessed(container, stream)
         self._limits: Sequence[int] = ()
-        # Time of the frame that was kept last.
-        self._kept_at = 0
+        # Time of the frame that was kept last; when the last frame that was found ends.
+        self._kept_at = self._shown_until = 0
         # Times at which the packets since the last seek are shown: all sorted, and those given to the decoder.
         self._known: list[int] = []
         self._fed: set[int | None] = set()
@@ -263,6 +263,7 @@ class _Scan(Generic[T]):
         for packet in self._container.demux(self._stream):
             if packet.pts is not None:
                 insort(self._known, packet.pts)
+                self._shown_until = max(self._shown_until, packet.pts + max(packet.duration or 0, self._frame_ticks))
             window.append(packet)
             if len(window) > LOOKAHEAD:
                 yield window.popleft()
@@ -293,6 +294,6 @@ class _Scan(Generic[T]):
 
     def _check_end(self, limit: int) -> None:
         """Tells a clip that was cut short from one whose sound is a little longer than its pictures."""
-        end = max([self._kept_at, *self._known[-1:]]) + (1 + MISSING_FRAMES) * self._frame_ticks
+        end = max(self._kept_at + self._frame_ticks, self._shown_until) + MISSING_FRAMES * self._frame_ticks
         if end < limit and is_cut_short(self._container, self._stream, end):
             raise DamagedVideoError("the clip ends before its header says")

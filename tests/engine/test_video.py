@@ -70,6 +70,7 @@ def write(
     codec: str = "libx264",
     muxing: dict[str, str] | None = None,
     sound_s: int = 0,
+    last: int = 0,
 ) -> Path:
     """Writes a clip of numbered pictures.
 
@@ -78,6 +79,7 @@ def write(
         b_frames: Frames between others that refer to them, where the codec has such.
         muxing: Options of the container.
         sound_s: Seconds of silence beside them.
+        last: Frames that the last one stands for, if not one.
     """
     options = {"g": str(gop), "sc_threshold": "0", "bf": str(b_frames), "qp": "20"} if codec == "libx264" else {}
     if codec == "mpeg4":
@@ -94,7 +96,10 @@ def write(
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(numbered(number)), format="rgb24")
             frame.pts, frame.time_base = number if times is None else times[number], Fraction(1, rate)
             container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+        rest = stream.encode()
+        if last:
+            rest[-1].duration = round(last / rate / rest[-1].time_base)
+        container.mux(rest)
         for second in range(sound_s):
             silence = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.float32), format="fltp", layout="mono")
             silence.sample_rate, silence.pts = 48000, 48000 * second
@@ -290,6 +295,14 @@ def test_a_stream_without_a_duration_that_was_cut_short_is_damaged(
     content = write(tmp_path / f"whole{suffix}", 240, codec=codec, gop=30, sound_s=sound_s).read_bytes()
     with pytest.raises(DamagedVideoError):
         PyAvReader().sample(content[: len(content) // 2], Sampling(), lambda picture: picture)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_last_frame_that_stays_for_long_ends_no_clip_early(tmp_path: Path, suffix: str) -> None:
+    # Given thirty frames of one second, the last of which stays for nine more
+    clip = write(tmp_path / f"clip{suffix}", 30, b_frames=0, last=270)
+    found = [number_of(frame) for frame in read_frames(PyAvReader(), clip, num_frames=10)]
+    assert found[2:] == [29] * 8
 
 
 @pytest.mark.parametrize("tagged", [True, False], ids=["tagged", "untagged"])
