@@ -17,6 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ovis_engine.config import OvisConfig, read_config
 from ovis_engine.errors import CheckpointError
+from ovis_engine.fields import in_short
 from ovis_engine.renaming import Place, Renamer
 from ovis_engine.shards import StoredTensor, stream_tensors, weights_file
 from ovis_engine.vision import VisualEncoder
@@ -89,7 +90,7 @@ def _usable(part: str) -> Iterator[None]:
     try:
         yield
     except Exception as exc:
-        raise CheckpointError(f"{part} is not usable ({type(exc).__name__}: {exc!s:.200})", file="config.json") from exc
+        raise CheckpointError(f"{part} is not usable ({in_short(exc)})", file="config.json") from exc
 
 
 class _Loading:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ovis_engine.errors import CheckpointError, UnsupportedModelError
 from ovis_engine.families import FAMILIES, Family, LanguageModel, Tower
-from ovis_engine.fields import Fields, read_json
+from ovis_engine.fields import Fields, in_short, read_json
 
 #: How files and tensors are named: as AIDC-AI published them, or as transformers' own Ovis2 class does.
 Layout = Literal["original", "converted"]
@@ -119,7 +119,7 @@ def read_config(directory: Path) -> OvisConfig:
         try:
             config = as_original(config)
         except Exception as exc:
-            raise CheckpointError(f"is not a configuration of this kind ({exc!s:.200})", file="config.json") from exc
+            raise CheckpointError(f"is not usable ({in_short(exc)})", file="config.json") from exc
     generation_file = directory / "generation_config.json"
     generation = read_json(generation_file) if generation_file.exists() else {}
     return _parse(

@@ -94,6 +94,11 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
+def in_short(error: Exception) -> str:
+    """What a library raised over a configuration, on one line of at most 200 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
 def _is_number(value: object) -> bool:
     """Whether a value is a number, neither infinite nor NaN."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_NUMBER < value < MAX_NUMBER

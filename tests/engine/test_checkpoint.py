@@ -297,13 +297,14 @@ def changed(directory: Path, path: str, value: object, file: str = "config.json"
         ("multimodal_max_length", -5, "multimodal_max_length must be"),
         ("multimodal_max_length", 10**400, "multimodal_max_length must be"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_a_field_that_cannot_be_is_named(copy: Path, path: str, value: object, said: str) -> None:
     error = load_error(changed(copy, path, value))
     assert error.file == "config.json"
     assert said in error.message
     assert len(error.message) < 400
+    assert error.message.isprintable()
 
 
 @pytest.mark.parametrize(
