@@ -74,6 +74,8 @@ class DecodeLoop:
             MemoryError: If the cache does not fit the device.
         """
         self._rows: dict[str, Row] = {}
+        # The library's manager forgets its thread when it stops, and trips over a second call meanwhile.
+        self._stopping = threading.Lock()
         self._on_row_end = on_row_end
         self._manager = _Manager(language_model, limits, self._row_left, on_exit, turns or FreeTurns())
         # Creates the cache now (and captures CUDA graphs where used): too little memory is a failed start.
@@ -112,8 +114,10 @@ class DecodeLoop:
         """Asks for a row to be dropped before the next step; a row that has ended is left alone."""
         row = self._rows.get(request_id)
         if row is not None:
+            # By the row alone: an id in the library's own queue would stay there if the row ends otherwise, and hit
+            # the next row of that name.
             row.end_with("canceled")
-            self._manager.cancel_request(request_id)
+            self._manager.wake()
 
     def flush_prefix_cache(self) -> None:
         """Forgets every cached block that no row uses. Pauses the loop; must not be called on its thread.
@@ -137,8 +141,9 @@ class DecodeLoop:
 
     def stop(self) -> None:
         """Ends the loop after the current step; rows still in it are reported as failed. Waits for the thread."""
-        if self._manager.is_running():
-            self._manager.stop(block=True, hard_stop=True)
+        with self._stopping:
+            if self._manager.is_running():
+                self._manager.stop(block=True, hard_stop=True)
 
     def _row_left(self, output: GenerationOutput) -> None:
         """Takes in what the library still knew of a row, and tells of its end. Loop thread."""
@@ -293,6 +298,10 @@ class _Manager(ContinuousBatchingManager):  # type: ignore[misc]
         # A daemon, so that a process whose main thread has failed can end.
         self._generation_thread = threading.Thread(target=self._run_generation_loop, name="ovis-decode", daemon=True)
         self._generation_thread.start()
+
+    def wake(self) -> None:
+        """Ends the loop's wait for something to do. Any thread."""
+        self._wake_up_loop.set()
 
     def _create_batch_processor(self) -> Any:
         processor = super()._create_batch_processor()

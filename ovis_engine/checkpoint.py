@@ -6,7 +6,8 @@ and copied there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ovis_engine.config import OvisConfig, read_config
 from ovis_engine.errors import CheckpointError
+from ovis_engine.fields import in_short
 from ovis_engine.renaming import Place, Renamer
 from ovis_engine.shards import StoredTensor, stream_tensors, weights_file
 from ovis_engine.vision import VisualEncoder
@@ -76,15 +78,14 @@ def empty_model(config: OvisConfig, dtype: torch.dtype) -> OvisModel:
     """Builds a model on the meta device: shapes without memory.
 
     Raises:
-        CheckpointError: If the language model's configuration is not usable.
+        CheckpointError: If the configuration is not usable.
     """
     with torch.device("meta"), _RangesInMemory(), no_init_weights():
-        try:
+        with _usable("llm_config"):
             text_config = CONFIG_MAPPING[config.text["model_type"]].from_dict(config.text)
             language_model: PreTrainedModel = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
-        except (KeyError, TypeError, ValueError) as exc:
-            raise CheckpointError(f"llm_config is not usable ({exc})", file="config.json") from exc
-        return OvisModel(config, language_model)
+        with _usable("visual_tokenizer_config"):
+            return OvisModel(config, language_model)
 
 
 class _RangesInMemory(TorchFunctionMode):
@@ -98,6 +99,15 @@ class _RangesInMemory(TorchFunctionMode):
     ) -> Any:
         options = kwargs or {}
         return func(*args, **({"device": "cpu"} | options if func is torch.arange else options))
+
+
+@contextmanager
+def _usable(part: str) -> Iterator[None]:
+    """Whatever the libraries raise over a part of the configuration, as one error."""
+    try:
+        yield
+    except Exception as exc:
+        raise CheckpointError(f"{part} is not usable ({in_short(exc)})", file="config.json") from exc
 
 
 class _Loading:
@@ -173,7 +183,8 @@ def _finish_language_model(language_model: PreTrainedModel, device: torch.device
     if tied:
         language_model.lm_head.weight = embedding.weight
     rotary = type(language_model.model.rotary_emb)
-    language_model.model.rotary_emb = rotary(language_model.config).to(device)
+    with _usable("llm_config"):
+        language_model.model.rotary_emb = rotary(language_model.config).to(device)
     if hasattr(embedding, "embed_scale"):
         embedding.embed_scale = torch.tensor(embedding.scalar_embed_scale, device=device)
     left = [name for name, buffer in language_model.named_buffers() if buffer.device.type != device.type]

@@ -6,17 +6,23 @@ Two layouts are read: the original one, whose model type ``ovis`` transformers d
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ovis_engine.errors import CheckpointError, UnsupportedModelError
 from ovis_engine.families import FAMILIES, Family, LanguageModel, Tower
+from ovis_engine.fields import Fields, in_short, read_json
 
 #: How files and tensors are named: as AIDC-AI published them, or as transformers' own Ovis2 class does.
 Layout = Literal["original", "converted"]
+
+#: Kinds of attention layer that a language model may name.
+LAYER_TYPES = ("full_attention", "sliding_attention")
+#: Most blocks of a tower or layers of a language model; each is an object before anything can be checked.
+MAX_LAYERS = 1024
+#: Fields by which a checkpoint says how it was run when it was saved; the engine has an attention of its own.
+ATTENTION_WISHES = frozenset({"_attn_implementation", "attn_implementation", "_attn_implementation_internal"})
 
 #: Rows at the end of the visual embedding table that hold the indicator tokens.
 NUM_INDICATORS = 5
@@ -100,70 +106,59 @@ def read_config(directory: Path) -> OvisConfig:
     """Reads ``config.json``, ``preprocessor_config.json`` and, if present, ``generation_config.json``.
 
     Raises:
-        CheckpointError: If a file is missing or malformed, or a needed field is missing or of the wrong kind.
+        CheckpointError: If a file is missing or malformed, or a needed field is missing, of the wrong kind or out of
+            range; it names both.
         UnsupportedModelError: If the checkpoint is of a family that the engine does not serve.
     """
-    config = _read_json(directory / "config.json")
+    config = read_json(directory / "config.json")
     layout: Layout = "converted" if config.get("model_type") == "ovis2" else "original"
-    try:
-        if layout == "converted":
-            # Imported late: it needs transformers' configuration classes.
-            from ovis_engine.converted import as_original
+    if layout == "converted":
+        # Imported late: it needs transformers' configuration classes.
+        from ovis_engine.converted import as_original
 
+        try:
             config = as_original(config)
-        generation_file = directory / "generation_config.json"
-        generation = _read_json(generation_file) if generation_file.exists() else {}
-        return _parse(config, _read_preprocessor(directory), generation, layout)
-    except (KeyError, TypeError, ValueError) as exc:
-        raise CheckpointError(f"missing or malformed field {exc}", file="config.json") from exc
+        except Exception as exc:
+            raise CheckpointError(f"is not usable ({in_short(exc)})", file="config.json") from exc
+    generation_file = directory / "generation_config.json"
+    generation = read_json(generation_file) if generation_file.exists() else {}
+    return _parse(
+        Fields(config, "config.json"), _read_preprocessor(directory), Fields(generation, generation_file.name), layout
+    )
 
 
-def _read_json(file: Path) -> Json:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise CheckpointError(f"cannot be read ({exc.strerror})", file=file.name) from exc
-    except ValueError as exc:
-        raise CheckpointError("is not JSON", file=file.name) from exc
-    if not isinstance(content, dict):
-        raise CheckpointError("is not a JSON object", file=file.name)
-    return content
-
-
-def _read_preprocessor(directory: Path) -> Json:
+def _read_preprocessor(directory: Path) -> Fields:
     """How pictures are normalised: a file of its own, or a part of ``processor_config.json`` in newer saves."""
     file = directory / "preprocessor_config.json"
     whole = directory / "processor_config.json"
     if file.exists() or not whole.exists():
-        return _read_json(file)
-    preprocessor = _read_json(whole).get("image_processor")
-    if not isinstance(preprocessor, dict):
-        raise CheckpointError("has no image_processor", file=whole.name)
-    return preprocessor
+        return Fields(read_json(file), file.name)
+    return Fields(read_json(whole), whole.name).part("image_processor")
 
 
-def _parse(config: Json, preprocessor: Json, generation: Json, layout: Layout) -> OvisConfig:
-    text, visual = config["llm_config"], config["visual_tokenizer_config"]
+def _parse(config: Fields, preprocessor: Fields, generation: Fields, layout: Layout) -> OvisConfig:
+    text, visual = config.part("llm_config"), config.part("visual_tokenizer_config")
     tower, language_model, family = _members(visual, text)
-    eos = generation.get("eos_token_id", text.get("eos_token_id"))
-    if eos is None:
-        raise CheckpointError("no eos_token_id", file="generation_config.json")
+    _check_text(text)
+    red, green, blue = preprocessor.numbers("image_mean", 3)
+    deviations = preprocessor.numbers("image_std", 3, positive=True)
     return OvisConfig(
         layout=layout,
         family=family,
         language_model=language_model,
         vision=_parse_vision(tower, visual),
-        text=dict(text),
-        hidden_size=int(text["hidden_size"]),
-        image_mean=_three_floats(preprocessor["image_mean"]),
-        image_std=_three_floats(preprocessor["image_std"]),
-        max_context_tokens=min(int(config["multimodal_max_length"]), int(text["max_position_embeddings"])),
-        eos_token_ids=tuple(int(token) for token in (eos if isinstance(eos, list) else [eos])),
+        text={name: value for name, value in text.content.items() if name not in ATTENTION_WISHES},
+        hidden_size=text.size("hidden_size"),
+        image_mean=(red, green, blue),
+        image_std=(deviations[0], deviations[1], deviations[2]),
+        max_context_tokens=min(config.size("multimodal_max_length"), text.size("max_position_embeddings")),
+        eos_token_ids=_end_tokens(generation if "eos_token_id" in generation or "eos_token_id" not in text else text),
     )
 
 
-def _members(visual: Json, text: Json) -> tuple[Tower, LanguageModel, Family]:
-    found = (visual["backbone_config"]["model_type"], text["model_type"])
+def _members(visual: Fields, text: Fields) -> tuple[Tower, LanguageModel, Family]:
+    backbone = visual.part("backbone_config")
+    found = (backbone.word("model_type"), text.word("model_type"))
     members = next((members for members in FAMILIES if members == found), None)
     if members is None:
         served = ", ".join(f"{tower} with {language_model}" for tower, language_model in FAMILIES)
@@ -171,34 +166,63 @@ def _members(visual: Json, text: Json) -> tuple[Tower, LanguageModel, Family]:
             f"{found[0]} with {found[1]} is not supported (supported: {served})", file="config.json"
         )
     tower, language_model = members
-    fixed: list[tuple[Mapping[str, Any], str, object]] = [(visual, "tokenize_function", "softmax")]
+    fixed = [(visual, "tokenize_function", "softmax")]
     if tower == "siglip_vision_model":
-        fixed.append((visual["backbone_config"], "hidden_act", "gelu_pytorch_tanh"))
+        fixed.append((backbone, "hidden_act", "gelu_pytorch_tanh"))
     for owner, name, wanted in fixed:
-        if owner[name] != wanted:
-            raise UnsupportedModelError(f"{name} {owner[name]} is not supported (only {wanted})", file="config.json")
+        if owner.word(name) != wanted:
+            raise UnsupportedModelError(
+                f"{name} {owner.word(name)} is not supported (only {wanted})", file="config.json"
+            )
     return tower, language_model, FAMILIES[members]
 
 
-def _parse_vision(tower: Tower, visual: Json) -> VisionConfig:
-    backbone = visual["backbone_config"]
+def _check_text(text: Fields) -> None:
+    """Checks what transformers' configuration classes take as it comes, and its models trip over later."""
+    layers = text.size("num_hidden_layers", most=MAX_LAYERS)
+    heads = text.size("num_attention_heads")
+    for name in ("intermediate_size", "vocab_size"):
+        text.size(name)
+    for name in ("head_dim", "sliding_window"):
+        if name in text:
+            text.size(name)
+    if "num_key_value_heads" in text and heads % text.size("num_key_value_heads"):
+        raise text.fault("num_key_value_heads", f"a divisor of the {heads} heads", text.size("num_key_value_heads"))
+    for name in ("rms_norm_eps", "rope_theta"):
+        if name in text:
+            text.positive(name)
+    types = text.content.get("layer_types")
+    known = isinstance(types, list) and len(types) == layers and all(kind in LAYER_TYPES for kind in types)
+    if types is not None and not known:
+        raise text.fault("layer_types", f"{layers} of {', '.join(LAYER_TYPES)}", types)
+
+
+def _end_tokens(owner: Fields) -> tuple[int, ...]:
+    value = owner.content.get("eos_token_id")
+    token_ids = value if isinstance(value, list) else [value]
+    if not token_ids or not all(type(token_id) is int and token_id >= 0 for token_id in token_ids):
+        raise owner.fault("eos_token_id", "a token id or several", value)
+    return tuple(token_ids)
+
+
+def _parse_vision(tower: Tower, visual: Fields) -> VisionConfig:
+    backbone = visual.part("backbone_config")
     siglip = tower == "siglip_vision_model"
+    width, heads = backbone.size("hidden_size"), backbone.size("num_attention_heads")
+    if width % heads:
+        raise backbone.fault("num_attention_heads", f"a divisor of the width, {width}", heads)
+    image_size = backbone.size("image_size")
     return VisionConfig(
         tower=tower,
-        hidden_size=int(backbone["hidden_size"]),
-        intermediate_size=int(backbone["intermediate_size"]),
-        num_layers=int(backbone["num_hidden_layers"]),
-        num_heads=int(backbone["num_attention_heads"]),
-        image_size=int(backbone["image_size"]),
-        patch_size=int(backbone["patch_size"]),
-        norm_eps=float(backbone["layer_norm_eps" if siglip else "rms_norm_eps"]),
-        qkv_bias=siglip or bool(backbone.get("qkv_bias", False)),
-        use_bias=siglip or bool(backbone.get("use_bias", False)),
-        hidden_stride=int(visual["hidden_stride"]),
-        visual_vocab_size=int(visual["vocab_size"]),
+        hidden_size=width,
+        intermediate_size=backbone.size("intermediate_size"),
+        num_layers=backbone.size("num_hidden_layers", most=MAX_LAYERS),
+        num_heads=heads,
+        image_size=image_size,
+        patch_size=backbone.size("patch_size", most=image_size),
+        norm_eps=backbone.positive("layer_norm_eps" if siglip else "rms_norm_eps"),
+        qkv_bias=siglip or bool(backbone.content.get("qkv_bias", False)),
+        use_bias=siglip or bool(backbone.content.get("use_bias", False)),
+        hidden_stride=visual.size("hidden_stride"),
+        visual_vocab_size=visual.size("vocab_size", least=NUM_INDICATORS + 1),
     )
-
-
-def _three_floats(values: list[float]) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue

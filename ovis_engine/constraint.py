@@ -108,7 +108,11 @@ class ConstraintCompiler:
         Raises:
             InvalidConstraintError: If it is malformed, too large or not supported; the message says why.
         """
-        matcher = LLMatcher(self._prepared(), _grammar_text(constraint), log_level=0)
+        source, tokenizer = _source(constraint), self._prepared()
+        try:
+            matcher = LLMatcher(tokenizer, _grammar_text(constraint, source), log_level=0)
+        except ValueError as exc:  # half a surrogate pair, or nested deeper than the library reads
+            raise InvalidConstraintError(f"the {_name(constraint)} is not usable: {_first_line(str(exc))}") from exc
         if matcher.is_error():
             raise InvalidConstraintError(f"the {_name(constraint)} is not usable: {_first_line(matcher.get_error())}")
         if not np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8).any() or matcher.is_error():
@@ -124,12 +128,21 @@ class ConstraintCompiler:
             return self._tokenizer
 
 
-def _grammar_text(constraint: Constraint) -> str:
+def _source(constraint: Constraint) -> str:
+    """A constraint as text, of a kind and length that the library may see."""
+    if not isinstance(constraint, JsonSchema | Regex):
+        raise InvalidConstraintError(f"a constraint must be a JsonSchema or a Regex, not {type(constraint).__name__}")
     source = constraint.pattern if isinstance(constraint, Regex) else _schema_text(constraint.schema)
+    if not isinstance(source, str):
+        raise InvalidConstraintError(f"the regular expression must be text, not {type(source).__name__}")
     if len(source) > MAX_CONSTRAINT_CHARS:
         raise InvalidConstraintError(
             f"the {_name(constraint)} has {len(source)} characters, at most {MAX_CONSTRAINT_CHARS} are allowed"
         )
+    return source
+
+
+def _grammar_text(constraint: Constraint, source: str) -> str:
     if isinstance(constraint, Regex):
         return LLMatcher.grammar_from_regex(source)
     return LLMatcher.grammar_from_json_schema(source, overrides=JSON_LAYOUT)  # type: ignore[arg-type]

@@ -79,12 +79,12 @@ class Dispatcher:
                 raise type(self._end)(self._end.message) from self._end.__cause__
             if request_id in self._jobs:
                 raise DuplicateRequestError(f"request {request_id} is already in the engine")
+            if not job.layout.images:
+                self._make_ready(job)  # before its id is taken: a job that can't be made must not hold it for ever
             self._jobs[request_id] = job
             self._next_deadline = min(self._next_deadline, job.ends_at)
             if job.layout.images:
                 self._waiting.append(job)
-            else:
-                self._make_ready(job)
             self._admit()
 
     def cancel(self, request_id: str) -> bool:

@@ -18,6 +18,7 @@ from ovis_engine.checkpoint import OvisModel, load_model
 from ovis_engine.config import read_config
 from ovis_engine.constraint import ConstraintCompiler
 from ovis_engine.dispatch import Dispatcher
+from ovis_engine.embedding import check_rows
 from ovis_engine.front import VisionFront
 from ovis_engine.job import Job, check_fits
 from ovis_engine.locate import locate_checkpoint
@@ -50,7 +51,10 @@ class Engine:
         config: EngineConfig,
         on_death: Callable[[BaseException], None] | None = None,
     ) -> None:
-        """Takes over a loaded model and starts the threads; see `from_pretrained`."""
+        """Takes over a loaded model and starts the threads; raises as `from_pretrained`, which see."""
+        rows = model.language_model.get_input_embeddings().num_embeddings
+        check_rows(prompter.tokenizer.get_vocab().values(), rows, file="tokenizer.json")
+        check_rows(model.config.eos_token_ids, rows, file="generation_config.json")
         self.config = config
         self._model = model
         self._prompter = prompter
@@ -110,8 +114,8 @@ class Engine:
             on_death: Called once, on an engine thread, if a thread of the engine dies; not on `close`.
 
         Raises:
-            CheckpointError: If the checkpoint cannot be loaded.
-            MemoryError: If the KV cache does not fit.
+            CheckpointError: If the checkpoint cannot be loaded, or has token ids that its embedding lacks.
+            MemoryError: If the KV cache or the visual pool does not fit.
         """
         config = config or EngineConfig()
         if config.num_threads is not None:

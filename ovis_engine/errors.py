@@ -65,12 +65,12 @@ class FieldOutOfRangeError(RequestError):
     Attributes:
         field: Name of the field.
         limit: What the field may be.
-        value: What it was.
+        value: What it was; its type, if it was no number.
     """
 
     code = "field_out_of_range"
 
-    def __init__(self, field: str, limit: str, value: float | None) -> None:
+    def __init__(self, field: str, limit: str, value: float | str) -> None:
         super().__init__(f"{field} must be {limit}, not {value}")
         self.field, self.limit, self.value = field, limit, value
 

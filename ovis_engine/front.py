@@ -37,6 +37,9 @@ class VisionFront:
             flush_prefix_cache: Called when token ids are about to start over.
             max_token_id: Largest id that the decode loop can carry.
             turns: Taken for each run of the tower, if it must not run beside the decode loop.
+
+        Raises:
+            MemoryError: If the pool does not fit the device.
         """
         self.tokens_per_tile = model.config.vision.tokens_per_tile
         num_slots = max(1, pool_rows // self.tokens_per_tile)

@@ -37,7 +37,7 @@ class Job:
         grammar: Grammar | None = None,
         on_delta: Callable[[Delta], None] | None = None,
     ) -> None:
-        """Starts the request's clock."""
+        """Starts the request's clock. What its row needs and could fail to be made is made here, not when it is due."""
         self.request = request
         self.layout = layout
         self.future: Future[Completion] = Future()
@@ -51,6 +51,8 @@ class Job:
         self.num_visual_tokens = layout.num_tiles * tokens_per_tile
         self._submitted_at = time.monotonic()
         self._grammar, self._on_delta = grammar, on_delta
+        rule = None if request.ignore_eos else request.repetition
+        self._guard = None if rule is None else RepetitionGuard(rule)
         self._detokenizer: Detokenizer | None = None
         given = request.sampling.seed
         self._seed = secrets.randbelow(MAX_SEED + 1) if given is None else given
@@ -70,17 +72,17 @@ class Job:
         request = self.request
         self._detokenizer = detokenizer
         watched = bool(request.stop) or self._on_delta is not None
-        guarded = request.repetition is not None and not request.ignore_eos
         self.row = Row(
             request_id=request.request_id,
             prompt_ids=prompt_ids,
             max_new_tokens=request.max_new_tokens,
-            eos_token_ids=frozenset() if request.ignore_eos else frozenset(eos_token_ids),
+            # A constraint allows end tokens only where it is fulfilled, and then they end it.
+            eos_token_ids=frozenset(eos_token_ids) if not request.ignore_eos or self._grammar else frozenset(),
             sampling=request.sampling,
             seed=self._seed,
             num_logprobs=request.logprobs,
             grammar=self._grammar,
-            guard=RepetitionGuard(request.repetition) if guarded and request.repetition is not None else None,
+            guard=self._guard,
             text=TextWatch(detokenizer, request.stop, self._on_delta) if watched else None,
         )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -19,6 +19,7 @@ from ovis_engine.errors import CheckpointError, ImageCountMismatchError, Request
 from ovis_engine.tiling import TiledImage
 
 Role = Literal["system", "user", "assistant"]
+ROLES: tuple[str, ...] = get_args(Role)
 
 #: Stands for one tile in a layout; the engine replaces it by tokens_per_tile ids (the reference's "atom").
 TILE_ATOM = -300
@@ -159,6 +160,9 @@ class Prompter:
         tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in chat.controls])
         # With this on, a special token typed by a user is cut into plain text like anything else.
         tokenizer.encode_special_tokens = True
+        # Left in the file by training, these would cut or fill prompts without a word.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
 
     @classmethod
     def from_checkpoint(cls, directory: Path, chat: ChatFormat) -> Prompter:
@@ -187,7 +191,7 @@ class Prompter:
         """Encodes a conversation, generation prompt included.
 
         Raises:
-            RequestError: As `ChatFormat.pieces`.
+            RequestError: As `ChatFormat.pieces`, or if a piece is no text, or holds half a surrogate pair.
         """
         token_ids: list[int] = []
         images: list[TiledImage] = []
@@ -198,7 +202,7 @@ class Prompter:
                 token_ids += picture_layout(piece.rows, piece.cols)
                 images.append(piece)
             else:
-                token_ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
+                token_ids += self._tokenizer.encode(_checked(piece), add_special_tokens=False).ids
         return PromptLayout(tuple(token_ids), tuple(images))
 
     def text(self, turns: Sequence[Turn]) -> str:
@@ -224,6 +228,17 @@ class Prompter:
         return token_id
 
 
+def _checked(text: str) -> str:
+    """Text that UTF-8 can hold; the tokenizer takes nothing else."""
+    if not isinstance(text, str):
+        raise RequestError(f"a prompt holds text and pictures, not {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise RequestError(f"the text has half a surrogate pair (U+{ord(text[exc.start]):04X})") from exc
+    return text
+
+
 def joined(parts: Sequence[str | TiledImage]) -> Iterator[str | TiledImage]:
     """Joins neighbouring text, which tokenises differently when it is cut; drops empty text."""
     text = ""
@@ -244,8 +259,10 @@ def check_turns(turns: Sequence[Turn]) -> None:
 
     Raises:
         RequestError: If it does not end with a user turn, a system turn is not first, user and assistant do not
-            alternate, or a picture stands outside a user turn.
+            alternate, a role is another one, or a picture stands outside a user turn.
     """
+    if any(turn.role not in ROLES for turn in turns):
+        raise RequestError(f"a turn's role must be one of {', '.join(ROLES)}")
     if not turns or turns[-1].role != "user":
         raise RequestError("a conversation must end with a user turn")
     if any(turn.role == "system" for turn in turns[1:]):

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ovis_engine.sampling import check_range
+from ovis_engine.sampling import check_whole
+
+#: Longest piece in tokens that may be looked for: every token is compared with as many.
+MAX_PERIOD = 4096
+#: Most repeats and tokens that a rule may want: longer than any context, and their product fits 64 bits.
+MAX_LENGTH = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,8 @@ class RepetitionRule:
 
     Attributes:
         max_period: Longest piece in tokens that is looked for, 1 to 4096.
-        min_repeats: Times that the piece must stand there, at least 2.
-        min_tokens: Tokens that the repeats must take together, at least 2.
+        min_repeats: Times that the piece must stand there, 2 to 1 000 000.
+        min_tokens: Tokens that the repeats must take together, 2 to 1 000 000.
     """
 
     max_period: int = 128
@@ -34,9 +39,9 @@ class RepetitionRule:
         Raises:
             FieldOutOfRangeError: If a field is outside its range.
         """
-        check_range("repetition.max_period", self.max_period, 1, 4096)
-        check_range("repetition.min_repeats", self.min_repeats, 2)
-        check_range("repetition.min_tokens", self.min_tokens, 2)
+        check_whole("repetition.max_period", self.max_period, 1, MAX_PERIOD)
+        check_whole("repetition.min_repeats", self.min_repeats, 2, MAX_LENGTH)
+        check_whole("repetition.min_tokens", self.min_tokens, 2, MAX_LENGTH)
 
 
 class RepetitionGuard:

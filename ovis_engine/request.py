@@ -13,7 +13,7 @@ from ovis_engine.partition import Partition
 from ovis_engine.prompt import Turn, image_turn, video_turn
 from ovis_engine.repetition import RepetitionRule
 from ovis_engine.row import FinishReason, TokenLogprob
-from ovis_engine.sampling import Sampling, check_range
+from ovis_engine.sampling import Sampling, check_range, check_whole, is_number, shown
 from ovis_engine.tiling import TiledImage
 
 #: Most stop strings of a request, and most characters of one: each is searched for at every token.
@@ -33,7 +33,8 @@ class Request:
         system: Replaces the default system message.
         turns: A whole conversation instead of the three above, for history, video frames or pictures elsewhere.
         max_new_tokens: Most tokens to generate, at least 1.
-        ignore_eos: Whether to go on to max_new_tokens past end tokens and repetition (benchmarks, parity).
+        ignore_eos: Whether to go on to max_new_tokens past end tokens and repetition (benchmarks, parity). A constraint
+            that is fulfilled ends the output all the same.
         sampling: How tokens are chosen; greedy by default.
         stop: Up to 16 strings of up to 256 characters; the text ends before the one that is complete first.
         logprobs: Number of most likely tokens to report per output token, 0 to 20; None reports nothing.
@@ -86,17 +87,23 @@ class Request:
         Raises:
             FieldOutOfRangeError: If a field is outside its range; the message says which.
         """
-        check_range("max_new_tokens", self.max_new_tokens, 1)
+        check_whole("max_new_tokens", self.max_new_tokens, 1)
         self.sampling.validate()
+        self._check_stops()
+        if self.logprobs is not None:
+            check_whole("logprobs", self.logprobs, 0, MAX_LOGPROBS)
+        if self.repetition is not None:
+            self.repetition.validate()
+        if self.deadline_s is not None and not (is_number(self.deadline_s) and self.deadline_s > 0):
+            raise FieldOutOfRangeError("deadline_s", "above 0", shown(self.deadline_s))
+
+    def _check_stops(self) -> None:
+        # A lone string would be taken for its letters.
+        if isinstance(self.stop, str) or not all(isinstance(stop, str) for stop in self.stop):
+            raise RequestError("stop must be a tuple of strings")
         check_range("number of stop strings", len(self.stop), 0, MAX_STOPS)
         for stop in self.stop:
             check_range("length of a stop string", len(stop), 1, MAX_STOP_CHARS)
-        if self.logprobs is not None:
-            check_range("logprobs", self.logprobs, 0, MAX_LOGPROBS)
-        if self.repetition is not None:
-            self.repetition.validate()
-        if self.deadline_s is not None and not self.deadline_s > 0:
-            raise FieldOutOfRangeError("deadline_s", "above 0", self.deadline_s)
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class Completion:
     Attributes:
         request_id: The request's id.
         text: Generated text without special tokens, up to the first stop string; whatever there was if canceled.
-        token_ids: Generated ids, without the end token; those of a stop string are among them.
+        token_ids: Generated ids, without the end token that ended it; those of a stop string are among them.
         finish_reason: ``stop`` at an end token, at a stop string, or where a constraint allows nothing more; ``length``
             at max_new_tokens; ``repetition`` when the output repeats itself; ``deadline`` or ``canceled`` from outside.
         num_prompt_tokens: Positions of the prompt, visual and indicator tokens included.

@@ -10,6 +10,8 @@ from ovis_engine.errors import FieldOutOfRangeError
 MAX_TEMPERATURE = 10.0
 #: Largest repetition penalty, the same for its inverse.
 MAX_PENALTY = 10.0
+#: Largest top_k; no vocabulary is as large, and counts of tokens fit 64 bits on every device.
+MAX_TOP_K = 2**31 - 1
 #: Seeds are keys of a 64-bit counter-based generator; one bit is left out so that they fit signed fields.
 MAX_SEED = 2**63 - 1
 
@@ -24,7 +26,7 @@ class Sampling:
     Attributes:
         temperature: 0 for the most likely token, else what logits are divided by, up to 10.
         top_p: Keep the fewest most likely tokens whose probabilities reach this, above 0 to 1; 1 keeps all.
-        top_k: Keep this many most likely tokens; 0 keeps all.
+        top_k: Keep this many most likely tokens, at most 2^31 - 1; 0 keeps all.
         repetition_penalty: Divides positive logits of tokens that the output already has and multiplies negative ones,
             0.1 to 10; 1 is none. The prompt does not count, as in the reference. Acts on greedy rows too.
         seed: 0 to 2^63 - 1; None draws one.
@@ -49,21 +51,44 @@ class Sampling:
         """
         check_range("temperature", self.temperature, 0.0, MAX_TEMPERATURE)
         # "not (a <= b)" also holds for NaN.
-        if not 0.0 < self.top_p <= 1.0:
-            raise FieldOutOfRangeError("top_p", "above 0 and at most 1", self.top_p)
-        check_range("top_k", self.top_k, 0)
+        if not (is_number(self.top_p) and 0.0 < self.top_p <= 1.0):
+            raise FieldOutOfRangeError("top_p", "above 0 and at most 1", shown(self.top_p))
+        check_whole("top_k", self.top_k, 0, MAX_TOP_K)
         check_range("repetition_penalty", self.repetition_penalty, 1 / MAX_PENALTY, MAX_PENALTY)
         if self.seed is not None:
-            check_range("seed", self.seed, 0, MAX_SEED)
+            check_whole("seed", self.seed, 0, MAX_SEED)
 
 
-def check_range(field: str, value: float, least: float, most: float | None = None) -> None:
-    """Refuses a value below least or above most; NaN is refused too.
+def check_range(field: str, value: float, least: float, most: float) -> None:
+    """Refuses what is no number, and a value below least or above most; NaN is refused too.
 
     Raises:
         FieldOutOfRangeError: Names the field, the limits and the value.
     """
-    if most is None and not value >= least:
-        raise FieldOutOfRangeError(field, f"at least {least}", value)
-    if most is not None and not least <= value <= most:
-        raise FieldOutOfRangeError(field, f"{least} to {most}", value)
+    if not (is_number(value) and least <= value <= most):
+        raise FieldOutOfRangeError(field, f"{least} to {most}", shown(value))
+
+
+def check_whole(field: str, value: int, least: int, most: int | None = None) -> None:
+    """Refuses what is no int (40.0 and True are none), and a value below least or above most.
+
+    Raises:
+        FieldOutOfRangeError: Names the field, the limits and the value.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value and (most is None or value <= most):
+        return
+    raise FieldOutOfRangeError(
+        field,
+        f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}",
+        shown(value),
+    )
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def shown(value: object) -> float | str:
+    """A value as an error may show it: of what is no number, only its type."""
+    return value if isinstance(value, int | float) else type(value).__name__

@@ -68,9 +68,11 @@ def read_index(file: Path) -> dict[str, set[str]]:
         shards: dict[str, set[str]] = {}
         for name, shard in weight_map.items():
             shards.setdefault(shard, set()).add(name)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as exc:
         raise CheckpointError("is not a shard index", file=file.name) from exc
-    if any(Path(shard).name != shard for shard in shards):
+    if not all(isinstance(shard, str) and shard and shard.isprintable() for shard in shards):
+        raise CheckpointError("is not a shard index", file=file.name)
+    if any(Path(shard).name != shard or shard == ".." for shard in shards):
         raise CheckpointError("names a file outside the checkpoint", file=file.name)
     return shards
 

@@ -49,6 +49,12 @@ class Tally:
         for failure in failures:
             print(f"FAILED {name}: {failure}")
 
+    def need(self, name: str, *, found: bool) -> bool:
+        """Counts a failure if something that must be there isn't; returns whether it is."""
+        if not found:
+            self.count(name, ["is missing or empty"])
+        return found
+
     @property
     def clean(self) -> bool:
         """Whether everything passed and there was something to check."""
@@ -58,6 +64,8 @@ class Tally:
 def verify(directory: Path, family: Family | None = None) -> bool:
     """Checks every case, extreme and batch of the models, and the tables that need no weights.
 
+    Fixtures that are not there count as failures: a model's own, any of its lists, either table.
+
     Args:
         directory: Fixtures in the layout of ``tests/parity``.
         family: Which models to check, None for all.
@@ -66,26 +74,41 @@ def verify(directory: Path, family: Family | None = None) -> bool:
         Whether all passed. Prints one line per failure, then the counts.
     """
     parity, tables = Tally(), Tally()
-    for checkpoint, config in _checkpoints(directory, family):
-        _verify_model(directory, checkpoint, config, parity, tables)
-    if parity.total and (directory / "grid_table.json").exists():
-        for name, failures in check_grid_table(_read_json(directory / "grid_table.json")):
+    checkpoints = list(_checkpoints(directory, family))
+    facts = _table(directory, "facts.json", tables).get("facts", {}) if checkpoints else {}
+    for checkpoint, config in checkpoints:
+        if parity.need(f"{checkpoint.name}.json", found=(directory / f"{checkpoint.name}.json").exists()):
+            known = facts.get(f"{checkpoint.name}@{BRANCHES[config.family]}", {})
+            _verify_model(directory, checkpoint, config, parity, tables, known)
+    if checkpoints:
+        for name, failures in check_grid_table({"sides": {}} | _table(directory, "grid_table.json", tables)):
             tables.count(name, failures)
     print(f"tables: {tables.passed} of {tables.total}")
     print(f"parity: {parity.passed} of {parity.total}")
-    return parity.clean and tables.passed == tables.total
+    return parity.clean and tables.clean
 
 
 def _checkpoints(directory: Path, family: Family | None) -> Iterator[tuple[Path, OvisConfig]]:
     for file in sorted(directory.glob("models/*/config.json")):
         config = read_config(file.parent)
-        if family in (None, config.family) and (directory / f"{file.parent.name}.json").exists():
+        if family in (None, config.family):
             yield file.parent, config
 
 
-def _verify_model(directory: Path, checkpoint: Path, config: OvisConfig, parity: Tally, tables: Tally) -> None:
+def _table(directory: Path, name: str, tables: Tally) -> dict[str, Any]:
+    """A table's content; one that is missing, or holds nothing, is a failure."""
+    content = _read_json(directory / name) if (directory / name).exists() else {}
+    tables.need(name, found=any(content.get(held) for held in ("facts", "sides")))
+    return content
+
+
+def _verify_model(
+    directory: Path, checkpoint: Path, config: OvisConfig, parity: Tally, tables: Tally, facts: dict[str, Any]
+) -> None:
     name, side = checkpoint.name, config.vision.image_size
     fixture = _read_json(directory / f"{name}.json")
+    for held in ("cases", "extremes", "batches"):
+        parity.need(f"{name}/{held}", found=bool(fixture.setdefault(held, [])))
     prompter = Prompter.from_checkpoint(checkpoint, CHAT_FORMATS[config.language_model])
     model = load_model(checkpoint, device=torch.device("cpu"), dtype=torch.float32)
     set_attention(model.language_model)
@@ -100,8 +123,6 @@ def _verify_model(directory: Path, checkpoint: Path, config: OvisConfig, parity:
         for batch in fixture["batches"]:
             failures = _check_batch(batch, by_name, engine, prompter)
             parity.count(f"{name}/{batch['id']}", failures)
-    facts_file = directory / "facts.json"
-    facts = _read_json(facts_file)["facts"].get(f"{name}@{BRANCHES[config.family]}", {}) if facts_file.exists() else {}
     for fact, failures in check_facts(facts | fixture.get("facts", {}), prompter, side=side):
         tables.count(f"{name}/{fact}", failures)
 

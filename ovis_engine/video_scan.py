@@ -17,6 +17,7 @@ import numpy as np
 from ovis_engine.errors import DamagedVideoError, NoVideoFramesError
 from ovis_engine.tiling import UInt8Array
 from ovis_engine.video_clip import MICROSECONDS, average_rate, count_frames, duration_s, moving_pictures, opened
+from ovis_engine.video_times import decode_in_order, is_cut_short, times_are_guessed
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -79,7 +80,8 @@ class Picker(Generic[T]):
             numbers = self._choose(total, rate)
             seconds = duration_s(container, total, rate)
             start, base = Fraction(container.start_time or 0, MICROSECONDS), Fraction(stream.time_base or 1)
-            limits = [int((start + (number + Fraction(1, 2)) / rate) / base) for number in numbers]
+            # The frame shown at a moment is the last one whose time is at most that: below the next tick.
+            limits = [int((start + (number + Fraction(1, 2)) / rate) / base) + 1 for number in numbers]
             frame_ticks = max(1, int(1 / rate / base))
         # Two decoders with a thread each are faster than one with two, which stand still around every seek.
         half = (len(limits) + 1) // 2
@@ -112,9 +114,10 @@ class _Scan(Generic[T]):
     ) -> None:
         """Takes over an opened stream; frame_ticks is the time of a frame in its time base."""
         self._container, self._stream, self._frame_ticks, self._keep = container, stream, frame_ticks, keep
+        self._guessed = times_are_guessed(container, stream)
         self._limits: Sequence[int] = ()
-        # Time of the frame that was kept last.
-        self._kept_at = 0
+        # Time of the frame that was kept last; when the last frame that was found ends.
+        self._kept_at = self._shown_until = 0
         # Times at which the packets since the last seek are shown: all sorted, and those given to the decoder.
         self._known: list[int] = []
         self._fed: set[int | None] = set()
@@ -126,7 +129,7 @@ class _Scan(Generic[T]):
             self._limits = list(group)
             # The first group is often read from where the file was opened.
             if keyframe is not None and (chosen or keyframe > (self._stream.start_time or 0)):
-                self._container.seek(self._limits[0], stream=self._stream)
+                self._container.seek(self._limits[0] - 1, stream=self._stream)
             kept = self._pick_group()
             if kept[0] is None and keyframe is not None:
                 # The keyframe stands before the limit in the file, but is shown after it.
@@ -170,6 +173,9 @@ class _Scan(Generic[T]):
 
     def _decode(self) -> Iterator[VideoFrame]:
         """Yields frames up to the last limit, without most of those that are neither wanted nor referred to."""
+        if self._guessed:
+            yield from self._decode_in_order()
+            return
         context = self._stream.codec_context
         for packet in self._read_ahead():
             context.skip_frame = "DEFAULT" if self._may_be_wanted(packet) else "NONREF"
@@ -181,12 +187,19 @@ class _Scan(Generic[T]):
             return  # the demuxer's last packet has emptied the decoder
         yield from context.decode(None)
 
+    def _decode_in_order(self) -> Iterator[VideoFrame]:
+        for frame in decode_in_order(self._container, self._stream, self._frame_ticks):
+            yield frame
+            if (frame.pts or 0) >= self._limits[-1]:
+                return
+
     def _read_ahead(self) -> Iterator[Packet[VideoStream]]:
         """Yields packets once those that may be shown right after them are known."""
         window: deque[Packet[VideoStream]] = deque()
         for packet in self._container.demux(self._stream):
             if packet.pts is not None:
                 insort(self._known, packet.pts)
+                self._shown_until = max(self._shown_until, packet.pts + max(packet.duration or 0, self._frame_ticks))
             window.append(packet)
             if len(window) > LOOKAHEAD:
                 yield window.popleft()
@@ -210,16 +223,13 @@ class _Scan(Generic[T]):
         return True
 
     def _keyframe_before(self, limit: int) -> int | None:
-        """Decoding time of the last keyframe before a limit; None where the container has no index."""
+        """Decoding time of the last keyframe before a limit; None where the container has no index that helps."""
         entries = self._stream.index_entries
-        place = entries.search_timestamp(limit) if len(entries) else -1
+        place = entries.search_timestamp(limit - 1) if len(entries) and not self._guessed else -1
         return None if place < 0 else entries[place].timestamp
 
     def _check_end(self, limit: int) -> None:
         """Tells a clip that was cut short from one whose sound is a little longer than its pictures."""
-        if not self._stream.duration:
-            return
-        end = min((self._stream.start_time or 0) + self._stream.duration, limit)
-        newest = max([self._kept_at, *self._known[-1:]])
-        if newest + (1 + MISSING_FRAMES) * self._frame_ticks < end:
+        end = max(self._kept_at + self._frame_ticks, self._shown_until) + MISSING_FRAMES * self._frame_ticks
+        if end < limit and is_cut_short(self._container, self._stream, end):
             raise DamagedVideoError("the clip ends before its header says")

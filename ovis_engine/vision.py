@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -98,7 +99,9 @@ def to_pixels(tiles: Sequence[UInt8Array], config: OvisConfig) -> Tensor:
     for slot, tile in zip(pixels, tiles, strict=True):
         height, width, _ = tile.shape
         top, left = (side - height) // 2, (side - width) // 2
-        # torch.tensor copies: the caller's array may be a read-only view of a pipe's buffer.
-        normalised = (torch.tensor(tile).float() * (1 / 255) - mean) / std  # (h, w, 3)
+        # torch.tensor copies: the caller's array may be a read-only view of a pipe's buffer. It knows no negative
+        # strides.
+        values = torch.tensor(np.ascontiguousarray(tile)).float()
+        normalised = (values * (1 / 255) - mean) / std  # (h, w, 3)
         slot[:, top : top + height, left : left + width] = normalised.permute(2, 0, 1)
     return pixels

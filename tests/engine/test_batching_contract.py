@@ -4,6 +4,7 @@ breaks one of these, read those modules again before raising the pin."""
 from __future__ import annotations
 
 import inspect
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -56,7 +57,6 @@ def test_the_release_is_the_one_that_was_read() -> None:
         (Manager.__init__, ["self", "model", "generation_config", "continuous_batching_config", "workload_hints"]),
         (Manager.stop, ["self", "block", "timeout", "keep_for_next_session", "hard_stop"]),
         (Manager._run_generation_loop, ["self"]),
-        (Manager.cancel_request, ["self", "request_id"]),
         (Manager.warmup, ["self"]),
         (Manager.pause, ["self"]),
         (FIFOScheduler.schedule_batch, ["self", "token_budget", "cache_budget"]),
@@ -202,6 +202,13 @@ def test_a_loop_reports_rows_cancellations_and_its_end() -> None:
     }
     assert exits == [None]
     assert (loop.usage().steps, loop.usage().output_tokens) == (3, 3)
+
+
+def test_a_loop_without_work_waits_for_an_event_that_is_ours_to_set() -> None:
+    loop = DecodeLoop(load_tiny().language_model, LIMITS, on_row_end=print, on_exit=print)
+    assert isinstance(loop._manager._wake_up_loop, threading.Event)
+    loop._manager.wake()
+    assert loop._manager._wake_up_loop.is_set()
 
 
 def test_the_cache_is_at_least_as_large_as_asked_for() -> None:

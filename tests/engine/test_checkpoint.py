@@ -246,6 +246,125 @@ def test_other_models_are_refused_by_name(copy: Path, path: tuple[str, ...], val
     assert caught.value.code == "model_not_supported"
 
 
+TOWER = "visual_tokenizer_config.backbone_config."
+
+
+def changed(directory: Path, path: str, value: object, file: str = "config.json") -> Path:
+    """Sets one field of a JSON file; a path goes down by dots."""
+    content = read_json(directory / file)
+    *steps, last = path.split(".")
+    place = content
+    for step in steps:
+        place = place[step]
+    place[last] = value
+    (directory / file).write_text(json.dumps(content), encoding="utf-8")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (f"{TOWER}patch_size", 0, "patch_size must be a whole number"),
+        (f"{TOWER}patch_size", 449, "patch_size must be a whole number"),
+        (f"{TOWER}num_attention_heads", 0, "num_attention_heads must be"),
+        (f"{TOWER}num_attention_heads", 7, "num_attention_heads must be a divisor of the width, 64, not 7"),
+        (f"{TOWER}hidden_size", -8, "hidden_size must be"),
+        (f"{TOWER}image_size", 0, "image_size must be"),
+        (f"{TOWER}num_hidden_layers", -1, "num_hidden_layers must be"),
+        (f"{TOWER}num_hidden_layers", 10**9, "num_hidden_layers must be"),
+        (f"{TOWER}model_type", ["aimv2"], "model_type must be text"),
+        (f"{TOWER}rms_norm_eps", float("nan"), "rms_norm_eps must be a number above 0"),
+        ("visual_tokenizer_config.hidden_stride", 0, "hidden_stride must be"),
+        ("visual_tokenizer_config.vocab_size", 2, "vocab_size must be a whole number from 6"),
+        ("visual_tokenizer_config", "s", "visual_tokenizer_config must be an object"),
+        ("llm_config", [], "llm_config must be an object"),
+        ("llm_config", None, "has no llm_config"),
+        ("llm_config.num_attention_heads", 0, "llm_config.num_attention_heads must be"),
+        ("llm_config.num_key_value_heads", 3, "num_key_value_heads must be a divisor of"),
+        ("llm_config.hidden_size", -1, "llm_config.hidden_size must be"),
+        ("llm_config.hidden_size", True, "llm_config.hidden_size must be"),
+        ("llm_config.num_hidden_layers", "x", "llm_config.num_hidden_layers must be"),
+        ("llm_config.vocab_size", "a", "llm_config.vocab_size must be"),
+        ("llm_config.head_dim", 0, "llm_config.head_dim must be"),
+        ("llm_config.max_position_embeddings", 0, "llm_config.max_position_embeddings must be"),
+        ("llm_config.layer_types", ["bogus"], "llm_config.layer_types must be"),
+        ("llm_config.layer_types", [[]] * 4, "llm_config.layer_types must be"),
+        ("llm_config.rope_theta", "x", "llm_config.rope_theta must be"),
+        ("llm_config.rms_norm_eps", float("nan"), "llm_config.rms_norm_eps must be"),
+        ("llm_config.rope_scaling", {"rope_type": "bogus"}, "llm_config is not usable"),
+        ("llm_config.hidden_act", "nope", "llm_config is not usable"),
+        ("llm_config.torch_dtype", "bogus", "llm_config is not usable"),
+        ("multimodal_max_length", -5, "multimodal_max_length must be"),
+        ("multimodal_max_length", 10**400, "multimodal_max_length must be"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_field_that_cannot_be_is_named(copy: Path, path: str, value: object, said: str) -> None:
+    error = load_error(changed(copy, path, value))
+    assert error.file == "config.json"
+    assert said in error.message
+    assert len(error.message) < 400
+    assert error.message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("file", "path", "value"),
+    [
+        ("preprocessor_config.json", "image_std", [0, 0, 0]),
+        ("preprocessor_config.json", "image_std", [1, 1]),
+        ("preprocessor_config.json", "image_mean", 5),
+        ("preprocessor_config.json", "image_mean", [float("nan"), 1, 1]),
+        ("generation_config.json", "eos_token_id", "end"),
+        ("generation_config.json", "eos_token_id", []),
+        ("generation_config.json", "eos_token_id", [-1]),
+    ],
+    ids=str,
+)
+def test_a_field_of_another_file_is_named_with_it(copy: Path, file: str, path: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=path) as caught:
+        read_config(changed(copy, path, value, file))
+    assert caught.value.file == file
+
+
+def test_how_a_checkpoint_was_run_before_is_no_concern_of_the_engines(copy: Path) -> None:
+    changed(copy, "llm_config._attn_implementation", "flash_attention_2")
+    load_model(copy, device=CPU, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("text_config.hidden_size", "x"),
+        ("text_config.model_type", "bogus"),
+        ("text_config.num_attention_heads", 0),
+        ("vision_config", []),
+        ("vision_config.hidden_size", "x"),
+        ("vision_config.patch_size", 0),
+        ("vision_config.num_attention_heads", 7),
+        ("vision_config.hidden_stride", 0),
+    ],
+    ids=str,
+)
+def test_a_converted_configuration_that_cannot_be_is_an_error_of_its_own(
+    tiny: Path, tmp_path: Path, path: str, value: object
+) -> None:
+    write_converted(tmp_path / "hf", tiny)
+    assert load_error(changed(tmp_path / "hf", path, value)).file == "config.json"
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors.index.json"])
+def test_json_nested_too_deeply_is_an_error_of_its_own(copy: Path, file: str) -> None:
+    (copy / file).write_text("[" * 100_000, encoding="utf-8")
+    assert load_error(copy).file == file
+
+
+@pytest.mark.parametrize("shard_name", [5, "", "..", "x\0y"], ids=repr)
+def test_an_index_that_names_no_file_is_an_error_of_its_own(copy: Path, shard_name: object) -> None:
+    index = copy / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": shard_name}}), encoding="utf-8")
+    assert load_error(copy).file == index.name
+
+
 def test_the_bundled_model_has_its_own_sizes() -> None:
     config = read_config(bundled_model_path())
     assert (config.vision.image_size, config.vision.hidden_stride, config.vision.tokens_per_tile) == (336, 1, 576)

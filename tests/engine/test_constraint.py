@@ -147,6 +147,15 @@ def test_a_finished_constraint_ends_the_row_even_past_end_tokens(engine: Engine)
     assert (completion.text, completion.finish_reason) == ("abc", "stop")
 
 
+@pytest.mark.parametrize("ignore_eos", [False, True])
+def test_the_end_token_of_a_constrained_output_is_not_among_its_ids(engine: Engine, ignore_eos: bool) -> None:
+    # Nothing but an end token fits this pattern.
+    request = Request("Go.", constraint=Regex(""), ignore_eos=ignore_eos, max_new_tokens=50, logprobs=1)
+    completion = engine.submit(request).result(30)
+    assert (completion.text, completion.token_ids, completion.logprobs) == ("", (), ())
+    assert (completion.finish_reason, completion.num_output_tokens) == ("stop", 1)
+
+
 def test_too_few_tokens_cut_the_output_and_say_so(engine: Engine) -> None:
     request = Request("Go.", constraint=Regex("[a-z]{40}"), max_new_tokens=3)
     completion = engine.submit(request).result(30)
@@ -171,6 +180,11 @@ def test_too_few_tokens_cut_the_output_and_say_so(engine: Engine) -> None:
         Regex("(?=a)b"),
         Regex(r"(a)\1"),
         Regex("a" * (MAX_CONSTRAINT_CHARS + 1)),
+        JsonSchema('{"items":' * 200 + "{}" + "}" * 200),
+        pytest.param(JsonSchema({"const": "\ud800"}), id="surrogate in a schema"),
+        pytest.param(Regex("a\ud800"), id="surrogate in a pattern"),
+        Regex(5),  # type: ignore[arg-type]
+        "abc",
     ],
     ids=lambda constraint: str(constraint)[:60],
 )

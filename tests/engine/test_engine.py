@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from ovis_engine import Completion, Engine, EngineConfig, Request, bundled_model_path, tile_image
+from ovis_engine import Completion, Engine, EngineConfig, Request, TiledImage, bundled_model_path, tile_image
 from ovis_engine.errors import (
     ContextTooLongError,
     DuplicateRequestError,
@@ -105,6 +106,18 @@ def test_a_canceled_row_is_freed_and_keeps_what_it_wrote(engine: Engine) -> None
     assert not engine.cancel("stop me")
 
 
+def test_canceling_a_row_that_ends_by_itself_leaves_the_next_of_its_name_alone(engine: Engine) -> None:
+    # Given a row that is canceled while it tells of a token
+    again: Future[Future[Completion]] = Future()
+    request = Request("Go on.", max_new_tokens=50, ignore_eos=True, request_id="again")
+    first = engine.submit(request, on_delta=lambda _delta: engine.cancel("again"))
+    # When its id is used again at the moment of its end
+    longer = replace(request, max_new_tokens=4)
+    first.add_done_callback(lambda _ended: again.set_result(engine.submit(longer)))
+    # Then nobody has canceled the second
+    assert again.result(30).result(30).finish_reason == "length"
+
+
 def test_an_unknown_request_cannot_be_canceled(engine: Engine) -> None:
     assert not engine.cancel("nobody")
 
@@ -190,6 +203,18 @@ def test_tiles_for_another_model_are_refused(engine: Engine) -> None:
         engine.submit(Request("What?", (tiled,)))
 
 
+def test_a_tile_that_is_a_mirrored_view_is_read_as_its_copy_is(engine: Engine) -> None:
+    pixels = np.random.default_rng(3).integers(0, 255, (448, 448, 3), np.uint8)
+    mirrored = pixels[:, ::-1]
+    tokens = [
+        engine.submit(
+            Request("What?", (TiledImage(1, 1, 448, 448, 448, (tile,)),), max_new_tokens=6, ignore_eos=True)
+        ).result(30)
+        for tile in (mirrored, mirrored.copy())
+    ]
+    assert tokens[0].token_ids == tokens[1].token_ids
+
+
 def test_no_room_for_output_is_refused(engine: Engine) -> None:
     with pytest.raises(RequestError):
         engine.submit(Request("What?", max_new_tokens=0))
@@ -205,6 +230,16 @@ def test_a_closed_engine_fails_what_is_left_and_refuses_more() -> None:
     with pytest.raises(EngineClosedError):
         engine.submit(Request("Hello."))
     assert engine.stats().running == 0
+
+
+def test_several_threads_may_close_at_once() -> None:
+    for _ in range(3):
+        engine = Engine.from_pretrained(TINY, SMALL)
+        left = engine.submit(long_request("left"))
+        with ThreadPoolExecutor(4) as threads:
+            for closed in [threads.submit(engine.close) for _ in range(4)]:
+                closed.result(30)
+        assert isinstance(left.exception(30), EngineClosedError)
 
 
 def test_any_mix_of_threads_submitting_and_canceling_ends_every_request_once(engine: Engine) -> None:

@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from contract.catalogue import CATALOGUE
 from ovis_engine.checkpoint import empty_model, load_model
 from ovis_engine.config import OvisConfig, read_config
+from ovis_engine.embedding import check_rows
 from ovis_engine.engine import Engine
+from ovis_engine.errors import CheckpointError
 from ovis_engine.request import Request
 from ovis_engine.tiling import TiledImage
 from tests.engine.conftest import SMALL, picture, read_json
@@ -26,6 +28,8 @@ LENDERS = {
     "gemma2": ("ovis1.6-gemma2-tiny", 640),
     "llama": ("ovis1.6-llama3.2-tiny", 767),
 }
+#: Largest id of the published tokenizers, by language model: Qwen2.5's embeddings have more rows than that.
+LARGEST_ID = {"qwen2": 151664, "gemma2": 255999, "llama": 128255}
 CPU = torch.device("cpu")
 
 
@@ -51,6 +55,41 @@ def test_the_real_shapes_have_as_many_parameters_as_the_catalogue_says(tmp_path:
     assert counted / 1e9 == pytest.approx(card.params_b, rel=0.01)
     assert (config.max_context_tokens, config.vision.image_size) == (card.context_tokens, card.tile_side)
     assert config.vision.tokens_per_tile == card.tokens_per_tile
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_every_published_token_id_has_a_row(name: str) -> None:
+    text = MEMBERS[name][1]
+    eos = text["eos_token_id"]
+    largest = LARGEST_ID[text["model_type"]]
+    check_rows([0, largest, *(eos if isinstance(eos, list) else [eos])], text["vocab_size"], file="tokenizer.json")
+    with pytest.raises(CheckpointError, match=f"token id {text['vocab_size']}, .* has {text['vocab_size']} rows"):
+        check_rows([text["vocab_size"]], text["vocab_size"], file="tokenizer.json")
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "generation_config.json"])
+def test_a_token_id_without_a_row_refuses_the_checkpoint(tmp_path: Path, tiny: Path, file: str) -> None:
+    # Given a tokenizer of another size, or an end token that the model cannot say
+    for source in tiny.iterdir():
+        (tmp_path / source.name).symlink_to(source)
+    content = read_json(tiny / file)
+    if file == "tokenizer.json":
+        token = {"content": "[[extra]]", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        known = {entry["id"] for entry in content["added_tokens"]} | set(content["model"]["vocab"].values())
+        for number in range(max(known) + 1, 770):
+            content["added_tokens"].append(token | {"id": number, "content": f"[[{number}]]", "special": False})
+    else:
+        content["eos_token_id"] = [762, 10**9]
+    (tmp_path / file).unlink()
+    (tmp_path / file).write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"token id \d+, but the embedding has \d+ rows") as caught:
+        Engine.from_pretrained(tmp_path, SMALL)
+    assert caught.value.file == file
+
+
+def test_a_pool_that_does_not_fit_is_a_memory_error(tiny: Path) -> None:
+    with pytest.raises(MemoryError, match="visual pool"):
+        Engine.from_pretrained(tiny, replace(SMALL, visual_pool_rows=2**42))
 
 
 def test_every_catalogue_entry_on_the_hub_is_covered() -> None:

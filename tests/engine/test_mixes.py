@@ -74,6 +74,8 @@ sizes = st.fixed_dictionaries(
         "kv_cache_tokens": st.sampled_from([LEAST_CACHE, 900, 4000]),
         "visual_pool_rows": st.sampled_from([2 * 256, 3 * 256, 20 * 256]),
         "vision_batch_tiles": st.integers(1, 4),
+        "long_prompt_tokens": st.sampled_from([1, 40, 512]),
+        "chunk_tokens": st.sampled_from([3, 24, 200]),
     }
 )
 #: Which candidate, whether it streams, and after how many of its tokens it is canceled (0: at once, 99: not).
@@ -83,11 +85,11 @@ picks = st.lists(
 
 
 def run_mix(alone: Alone, changes: dict[str, int], chosen: list[tuple[int, bool, int]]) -> int:
-    """Runs a mix twice over in one engine and compares; returns the preemptions."""
+    """Runs a mix twice over in one engine, under the same ids, and compares; returns the preemptions."""
     with Engine.from_pretrained(TINY, replace(SMALL, **changes)) as engine:
-        for again in range(2):
+        for _again in range(2):
             futures = [
-                submit(engine, replace(alone.requests[index], request_id=f"{again}-{place}"), streams, cancel_at)
+                submit(engine, replace(alone.requests[index], request_id=f"row-{place}"), streams, cancel_at)
                 for place, (index, streams, cancel_at) in enumerate(chosen)
             ]
             for (index, _, cancel_at), (future, deltas) in zip(chosen, futures, strict=True):

@@ -77,12 +77,20 @@ def test_marks_and_pictures_must_agree_in_number(text: str) -> None:
         (Turn("user", ("x",)), Turn("user", ("y",))),
         (Turn("assistant", ("x",)), Turn("user", ("y",))),
         (Turn("user", ("x",)), Turn("assistant", ("y",)), Turn("system", ("z",)), Turn("user", ("w",))),
+        (Turn("user", ("x",)), Turn("tool", ("y",)), Turn("user", ("w",))),  # type: ignore[arg-type]
     ],
-    ids=["empty", "system only", "assistant last", "two users", "assistant first", "late system"],
+    ids=["empty", "system only", "assistant last", "two users", "assistant first", "late system", "another role"],
 )
 def test_conversations_out_of_order_are_refused(tiny_prompter: Prompter, turns: tuple[Turn, ...]) -> None:
     with pytest.raises(RequestError):
         tiny_prompter.encode(turns)
+
+
+@pytest.mark.parametrize("name", ["ovis2-tiny", "ovis1.6-gemma2-tiny", "ovis1.6-llama3.2-tiny"])
+@pytest.mark.parametrize(("part", "said"), [("a\ud800b", "U\\+D800"), (5, "not int")], ids=["surrogate", "number"])
+def test_what_is_no_text_is_refused(parity: Path, name: str, part: str, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        prompter_of(parity, name).encode((Turn("user", (part,)),))
 
 
 def test_pictures_belong_to_the_user(tiny_prompter: Prompter) -> None:
@@ -178,3 +186,30 @@ def test_a_checkpoint_without_tokenizer_is_named(tmp_path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError):
         Prompter.from_checkpoint(tmp_path, QwenChat())
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"truncation": {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}},
+        {
+            "padding": {
+                "strategy": {"Fixed": 64},
+                "direction": "Right",
+                "pad_to_multiple_of": None,
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "<pad>",
+            }
+        },
+    ],
+    ids=["truncation", "padding"],
+)
+def test_what_training_left_in_the_tokenizer_neither_cuts_nor_fills_a_prompt(
+    tiny: Path, tiny_prompter: Prompter, tmp_path: Path, left: dict[str, object]
+) -> None:
+    content = read_json(tiny / "tokenizer.json") | left
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    turn = Turn("user", ("one two three four five six seven eight nine ten",))
+    found = Prompter.from_checkpoint(tmp_path, QwenChat()).encode((turn,))
+    assert found == tiny_prompter.encode((turn,))

@@ -6,13 +6,14 @@ import math
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import RepetitionPenaltyLogitsProcessor, TopKLogitsWarper, TopPLogitsWarper
 
-from ovis_engine import Engine, FieldOutOfRangeError, RepetitionRule, Request, Sampling
+from ovis_engine import Engine, FieldOutOfRangeError, RepetitionRule, Request, RequestError, Sampling
 from ovis_engine.row import Row
 from ovis_engine.shaping import gumbel_noise, shape_logits
 from tests.engine.conftest import SMALL, TINY, picture
@@ -213,6 +214,19 @@ def test_logprobs_are_the_models_own_and_match_the_tokens(engine: Engine) -> Non
         (Request("x", deadline_s=math.nan), "deadline_s"),
         (Request("x", repetition=RepetitionRule(min_repeats=1)), "repetition.min_repeats"),
         (Request("x", repetition=RepetitionRule(max_period=5000)), "repetition.max_period"),
+        (Request("x", repetition=RepetitionRule(min_repeats=2**62)), "repetition.min_repeats"),
+        (Request("x", repetition=RepetitionRule(min_tokens=2**63)), "repetition.min_tokens"),
+        (Request("x", repetition=RepetitionRule(min_tokens=9.0)), "repetition.min_tokens"),  # type: ignore[arg-type]
+        (Request("x", max_new_tokens=2.5), "max_new_tokens"),  # type: ignore[arg-type]
+        (Request("x", max_new_tokens=True), "max_new_tokens"),
+        (Request("x", sampling=Sampling(temperature=1.0, top_k=2**63)), "top_k"),
+        (Request("x", sampling=Sampling(temperature=1.0, top_k=40.0)), "top_k"),  # type: ignore[arg-type]
+        (Request("x", sampling=Sampling(temperature="hot")), "temperature"),  # type: ignore[arg-type]
+        (Request("x", sampling=Sampling(temperature=1.0, seed=1.0)), "seed"),  # type: ignore[arg-type]
+        (Request("x", sampling=Sampling(top_p="all")), "top_p"),  # type: ignore[arg-type]
+        (Request("x", logprobs=2.0), "logprobs"),  # type: ignore[arg-type]
+        (Request("x", logprobs=True), "logprobs"),
+        (Request("x", deadline_s="soon"), "deadline_s"),  # type: ignore[arg-type]
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -224,3 +238,24 @@ def test_values_out_of_range_are_refused_by_field_limit_and_value(
     assert caught.value.field == field
     assert caught.value.limit in caught.value.message
     assert str(caught.value.value) in caught.value.message
+    # Its id is free, and the engine alive.
+    again = Request("x", max_new_tokens=1, request_id=request_.request_id)
+    assert engine.submit(again).result(30).num_output_tokens == 1
+
+
+def test_the_largest_values_are_taken(engine: Engine) -> None:
+    request = Request(
+        "x",
+        (picture("tiny20.png"),),
+        max_new_tokens=2,
+        sampling=Sampling(temperature=1.0, top_k=2**31 - 1, seed=2**63 - 1),
+        logprobs=20,
+        repetition=RepetitionRule(max_period=4096, min_repeats=10**6, min_tokens=10**6),
+    )
+    assert engine.submit(request).result(30).num_output_tokens == 2
+
+
+@pytest.mark.parametrize("stop", ["end", ("end", 5)], ids=["a lone string", "a number"])
+def test_stop_strings_of_another_kind_are_refused(engine: Engine, stop: Any) -> None:
+    with pytest.raises(RequestError, match="stop"):
+        engine.submit(Request("x", stop=stop))

@@ -32,17 +32,18 @@ def test_all_cases_extremes_and_batches_of_all_models_pass(parity: Path) -> None
 
 @pytest.fixture(scope="module")
 def excerpt(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small fixture set: a few cases of one model."""
+    """A small fixture set: a few cases and a batch of one model, and the tables."""
     target = tmp_path_factory.mktemp("excerpt")
     name = "ovis2-tiny"
     shutil.copytree(parity / "models" / name, target / "models" / name)
     (target / "images").symlink_to(parity / "images")
-    for file in (f"{name}.npz", "pixels_clip448.npz"):
+    for file in (f"{name}.npz", "pixels_clip448.npz", "facts.json", "grid_table.json"):
         (target / file).symlink_to(parity / file)
     fixture = read_json(parity / f"{name}.json")
-    kept = {"tiny_20x20", "text_short", "truncated"}
+    fixture["batches"] = [batch for batch in fixture["batches"] if batch["id"] == "batch_text"]
+    kept = {"tiny_20x20", "truncated", *(row["row"] for row in fixture["batches"][0]["rows"])}
     fixture["cases"] = [case for case in fixture["cases"] if case["id"] in kept]
-    fixture["extremes"], fixture["batches"] = fixture["extremes"][2:3], []
+    fixture["extremes"] = fixture["extremes"][2:3]
     (target / f"{name}.json").write_text(json.dumps(fixture), encoding="utf-8")
     return target
 
@@ -62,7 +63,39 @@ def spoil(path: str, value: Any) -> Callable[[Fixture], None]:
 
 def test_an_excerpt_passes(excerpt: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(excerpt, "ovis2")
-    assert capsys.readouterr().out.splitlines()[-1] == "parity: 4 of 4"
+    assert capsys.readouterr().out.splitlines()[-1] == "parity: 7 of 7"
+
+
+def test_what_is_not_there_to_be_checked_is_a_failure(
+    excerpt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Given a fixture whose lists are empty or missing, and no tables
+    for file in excerpt.iterdir():
+        if file.suffix != ".json":
+            (tmp_path / file.name).symlink_to(file)
+    fixture = read_json(excerpt / "ovis2-tiny.json")
+    del fixture["batches"]
+    (tmp_path / "ovis2-tiny.json").write_text(json.dumps(fixture | {"cases": [], "extremes": []}), encoding="utf-8")
+    # Then each is told
+    assert not verify(tmp_path, "ovis2")
+    absent = ("facts.json", "ovis2-tiny/cases", "ovis2-tiny/extremes", "ovis2-tiny/batches", "grid_table.json")
+    assert capsys.readouterr().out.splitlines() == [
+        *(f"FAILED {name}: is missing or empty" for name in absent),
+        "tables: 0 of 2",
+        "parity: 0 of 3",
+    ]
+
+
+def test_a_model_without_its_fixture_is_a_failure(
+    excerpt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in excerpt.iterdir():
+        if file.name != "ovis2-tiny.json":
+            (tmp_path / file.name).symlink_to(file)
+    assert not verify(tmp_path, "ovis2")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "FAILED ovis2-tiny.json: is missing or empty"
+    assert lines[-1] == "parity: 0 of 1"
 
 
 @pytest.mark.parametrize(
@@ -90,12 +123,12 @@ def test_a_wrong_number_fails_with_its_name(
         if file.suffix != ".json":
             (tmp_path / file.name).symlink_to(file)
     fixture = read_json(excerpt / "ovis2-tiny.json")
-    fixture["cases"], fixture["extremes"] = fixture["cases"][:1], []
+    fixture |= {"cases": fixture["cases"][:1], "extremes": [], "batches": []}
     change(fixture)
     (tmp_path / "ovis2-tiny.json").write_text(json.dumps(fixture), encoding="utf-8")
     assert not verify(tmp_path, "ovis2")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "parity: 0 of 1"
+    assert lines[-1] == "parity: 0 of 3"  # two lists are empty
     assert any(line.startswith("FAILED ovis2-tiny/") and said in line for line in lines)
 
 
