@@ -180,6 +180,39 @@ def test_a_pattern_that_python_would_never_finish_is_left_to_the_grammar() -> No
     assert follows({"type": "string", "pattern": "^(a+)+$"}, "a" * 60 + "b")
 
 
+def test_references_that_lead_to_one_place_by_many_ways_cost_each_place_once() -> None:
+    defs = {f"l{n}": {"anyOf": [{"$ref": f"#/$defs/l{n + 1}"} for _ in range(2)]} for n in range(30)}
+    schema: dict[str, Any] = {"$ref": "#/$defs/l0", "$defs": {**defs, "l30": {"type": "string"}}}
+    check_schema(schema)
+    assert follows(schema, "a")
+    assert not follows(schema, 1)
+
+
+def test_equal_words_at_two_places_are_looked_at_by_their_own_schemas() -> None:
+    short, word = {"$ref": "#/$defs/short"}, {"$ref": "#/$defs/word"}
+    defs = {"short": {"type": "string", "maxLength": 2}, "word": {"type": "string"}}
+    schema = {"type": "object", "properties": {"a": short, "b": word}, "$defs": defs}
+    assert follows(schema, {"a": "xx", "b": "xxx"})
+    assert not follows(schema, {"a": "xxx", "b": "xxx"})
+
+
+def test_a_value_that_takes_too_much_work_follows_nothing() -> None:
+    branches = [{"type": "array", "items": {"type": "array", "maxItems": n}} for n in range(300)]
+    schema = {"anyOf": [*branches, {"type": "array"}]}
+    assert follows(schema, [[1] * 300] * 2)
+    assert not follows(schema, [[1] * 300] * 1000 + ["x"])
+
+
+def test_trees_may_be_as_deep_as_a_record_can_hold() -> None:
+    node = {"type": "object", "properties": {"below": {"$ref": "#"}}, "additionalProperties": False}
+    check_schema(node)
+    value: dict[str, Any] = {}
+    for _ in range(60):
+        value = {"below": value}
+    assert follows(node, value)
+    assert not follows({"anyOf": [{"type": "string"}, {"$ref": "#"}]}, 1)
+
+
 @pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.png")), ids=lambda path: path.stem)
 @pytest.mark.parametrize("angle", [0, 90, 180, 270])
 def test_a_page_of_print_on_its_side_is_seen(sample: Path, angle: int) -> None:
