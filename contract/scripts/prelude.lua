@@ -95,11 +95,13 @@ local function enqueue_from_record(id, part)
   enqueue(queue_of(f[1], part), f[2], id, part, tonumber(f[3]), tonumber(f[4]), tonumber(f[5]))
 end
 
--- A part from the very beginning of its attempts; its claims go on counting, so that no two store under one key.
+-- A part from the very beginning of its attempts; its claims go on counting, so that no two store under one key. What
+-- was assembled in an earlier run stays until another assembly takes its place.
 local function plant_part(id, part, cost)
   local key, p = task_key(id), 'p' .. part
   call('HSET', key, p .. ':state', 'waiting', p .. ':attempts', 0, p .. ':cost', cost)
-  call('HDEL', key, p .. ':token', p .. ':error', p .. ':result')
+  call('HDEL', key, p .. ':token', p .. ':error')
+  if part ~= 'assemble' then call('HDEL', key, p .. ':result') end
   enqueue_from_record(id, part)
 end
 
