@@ -53,7 +53,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class ErrorInfo(BaseModel):
@@ -64,6 +64,9 @@ class ErrorInfo(BaseModel):
     code: str
     detail: str
     retryable: bool
+    pointer: str | None = Field(
+        None, description="JSON pointer to what is wrong in the request", exclude_if=lambda pointer: pointer is None
+    )
 
 
 class FleetError(Exception):
@@ -96,6 +99,10 @@ class InvalidRequest(CallerError):
     def __init__(self, message: str, pointer: str = "") -> None:
         super().__init__(message)
         self.pointer = pointer
+
+    def info(self) -> ErrorInfo:
+        """The error as data, with the pointer where there is one."""
+        return super().info().model_copy(update={"pointer": self.pointer or None})
 
 
 class MalformedRequest(CallerError):
