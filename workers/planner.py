@@ -50,7 +50,7 @@ class Planner:
 
         Args:
             job: What to plan.
-            go_on: Called every second while the media processes are busy; what it raises ends the plan.
+            go_on: Called every second while a media process is waited for; what it raises ends the plan.
 
         Raises:
             FleetError: What is wrong with the file or with what is wanted of it, or what of ours was away.
