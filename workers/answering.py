@@ -21,9 +21,10 @@ from workers.generation import Generator, usage_of
 from workers.inputs import PartInputs
 from workers.leases import Lease
 from workers.orientation import lies_sideways
-from workers.questions import MAX_CAPTION_CHARS, Manner, build_glance, build_request, hint_is_cut
+from workers.questions import Manner, build_glance, build_request, hint_is_cut
 from workers.readings import Reading
 from workers.second_runs import other_manner
+from workers.summaries import Summariser
 
 log = get_logger(__name__)
 
@@ -70,13 +71,12 @@ class Answerer:
         without = answer_without_model(spec, inputs)
         if without is not None:
             return without
-        manner = self._fitting(spec, inputs)
-        first = self._run(lease, inputs, manner, "1")
-        chosen, usage, said = first, inputs.counts + first.reading.usage, []
+        fitted = Summariser(self.generator, self.card).fitted(lease, inputs)
+        inputs = fitted.inputs
+        first = self._run(lease, inputs, fitted.manner, "1")
+        chosen, usage, said = first, inputs.counts + fitted.usage + first.reading.usage, list(fitted.warnings)
         if hint_is_cut(spec, inputs):
             said.append("hint_cut")
-        if manner.caption_chars < MAX_CAPTION_CHARS:
-            said.append("captions_cut")
         second, spent = self._again(lease, inputs, first)
         if second is not None:
             said.append("second_run")
@@ -169,18 +169,6 @@ class Answerer:
         best = max(angles, key=likely.__getitem__)
         spent = sum(map(usage_of, completions), Usage())
         return (best if likely[best] > likely[0] + CLEARLY_LIKELIER else 0), spent
-
-    def _fitting(self, spec: TaskSpec, inputs: PartInputs) -> Manner:
-        """The plain manner, with captions cut until a summary's prompt fits the model's context."""
-        manner = Manner()
-        if not inputs.captions:
-            return manner
-        while manner.caption_chars > 1:
-            request = build_request(spec, inputs, self.card, request_id="fits", manner=manner)
-            if self.generator.fits(request):
-                break
-            manner = replace(manner, caption_chars=manner.caption_chars // 2)
-        return manner
 
 
 def answer_without_model(spec: TaskSpec, inputs: PartInputs) -> Reading | None:
