@@ -16,14 +16,14 @@ from contract.task import TaskSpec
 from ovis_engine import Completion, Request
 from workers.checks import Finding, findings
 from workers.deltas import DeltaWriter
-from workers.forms import schema_of, shape
+from workers.forms import is_loose, schema_of, shape
 from workers.generation import Generator, usage_of
 from workers.inputs import PartInputs
 from workers.leases import Lease
 from workers.orientation import lies_sideways
 from workers.questions import Manner, build_glance, build_request, hint_is_cut
 from workers.readings import Reading
-from workers.second_runs import other_manner
+from workers.second_runs import is_better, other_manner
 from workers.summaries import Summariser
 
 log = get_logger(__name__)
@@ -80,7 +80,8 @@ class Answerer:
         second, spent = self._again(lease, inputs, first)
         if second is not None:
             said.append("second_run")
-            if len(second.found) <= len(first.found):
+            read = ((run.found, run.reading.text) for run in (second, first))
+            if is_better(*read, angle=second.manner.angle):
                 chosen = second
                 said += _changed(second.manner)
         return replace(chosen.reading, usage=usage + spent, warnings=(*chosen.found, *said))
@@ -140,7 +141,7 @@ class Answerer:
         spec = lease.attempt.spec
         room = self.generator.engine.max_context_tokens - first.completion.num_prompt_tokens
         limit = spec.max_new_tokens(self.card)
-        manner = other_manner(spec.options, first.found, angle=angle, limit=limit, room=room)
+        manner = other_manner(spec.options, first.found, angle=angle, limit=limit, room=room, loose=is_loose(spec))
         if manner == Manner():
             return None
         if angle and inputs.turned is not None:
