@@ -104,7 +104,9 @@ class Problem(BaseModel):
 
     @classmethod
     def of(cls, info: ErrorInfo, *, request_id: str | None = None, errors: tuple[FieldError, ...] = ()) -> Problem:
-        """The problem that an error is to a caller."""
+        """The problem that an error is to a caller; ``errors`` say more than the pointer of ``info``."""
+        if info.pointer and not errors:
+            errors = (FieldError(detail=info.detail, pointer=info.pointer),)
         known = all_errors().get(info.code, FleetError)
         return cls(
             type=f"urn:ovis-fleet:error:{info.code}",

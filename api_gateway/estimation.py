@@ -75,7 +75,10 @@ class Estimator:
             if blobs:
                 await self.blobs.delete_leftovers(prefix)
         if answer.error is not None:
-            raise all_errors().get(answer.error.code, InternalError)(answer.error.detail)
+            error = all_errors().get(answer.error.code, InternalError)(answer.error.detail)
+            if answer.error.pointer:
+                raise Refused.at(answer.error.pointer, error)
+            raise error
         assert answer.estimate is not None
         return answer.estimate
 

@@ -62,9 +62,8 @@ def install_handlers(app: FastAPI) -> None:
 
 async def _on_fleet_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, FleetError)
-    errors: tuple[FieldError, ...] = ()
-    if isinstance(exc, InvalidRequest) and exc.pointer:
-        errors = (FieldError(detail=str(exc), pointer=exc.pointer),)
+    pointer = exc.info().pointer
+    errors = (FieldError(detail=str(exc), pointer=pointer),) if pointer else ()
     return problem_response(request.scope, exc, errors)
 
 

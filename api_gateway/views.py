@@ -66,7 +66,8 @@ class TaskView(BaseModel):
     def of(cls, record: TaskRecord, blobs: BlobStore) -> TaskView:
         """The caller's view of a record."""
         spec = record.spec
-        result = _result_view(record, blobs) if record.status is TaskStatus.SUCCEEDED else None
+        has_result = record.status is TaskStatus.SUCCEEDED or record.is_assembled
+        result = _result_view(record, blobs) if has_result else None
         return cls(
             id=record.id,
             kind=spec.kind,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class ErrorInfo(BaseModel):
@@ -13,3 +13,6 @@ class ErrorInfo(BaseModel):
     code: str
     detail: str
     retryable: bool
+    pointer: str | None = Field(
+        None, description="JSON pointer to what is wrong in the request", exclude_if=lambda pointer: pointer is None
+    )

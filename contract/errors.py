@@ -91,6 +91,10 @@ class InvalidRequest(CallerError):
         super().__init__(message)
         self.pointer = pointer
 
+    def info(self) -> ErrorInfo:
+        """The error as data, with the pointer where there is one."""
+        return super().info().model_copy(update={"pointer": self.pointer or None})
+
 
 class MalformedRequest(CallerError):
     """The body can't be read at all."""

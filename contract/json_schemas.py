@@ -6,8 +6,8 @@ Generation is held to a schema by llguidance, so a schema that it can't hold is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from typing import Any, cast
 
 import jsonschema
@@ -15,14 +15,19 @@ from jsonschema.protocols import Validator
 from jsonschema.validators import extend, validator_for
 from llguidance import LLMatcher, LLTokenizer
 from referencing import Registry
+from referencing.jsonschema import specification_with
 
 from contract.errors import InvalidRequest
+from contract.schema_steps import check_steps
 
 #: Longest schema, in characters of JSON. Compiling one of this size takes up to about a tenth of a second.
 MAX_SCHEMA_CHARS = 32_768
 
 #: Deepest nesting of a schema; the libraries recurse.
 MAX_SCHEMA_DEPTH = 64
+
+#: Keywords looked at for one value, most. What a model can write needs some ten thousands; these are 3 seconds.
+MAX_WORK = 100_000
 
 #: Written as the engine writes JSON: see ``ovis_engine.constraint``.
 _JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -47,17 +52,64 @@ def check_schema(schema: Mapping[str, Any]) -> None:
             raise InvalidRequest(f"{key} must lead to a place in the schema itself, so begin with #")
         if key in _REFUSED:
             raise InvalidRequest(f"{key} isn't supported")
+    kind = _validator_class(schema)
     try:
-        _validator_class(schema).check_schema(schema)
+        kind.check_schema(schema)
     except jsonschema.SchemaError as exc:
         raise InvalidRequest(f"this is no JSON Schema: at {exc.json_path}: {exc.message[:200]}") from exc
+    check_steps(schema, specification_with(kind.ID_OF(kind.META_SCHEMA)))
     _check_grammar(schema)
 
 
 def follows(schema: Mapping[str, Any], value: object) -> bool:
-    """Whether ``value`` follows a checked schema. Patterns are left out: the grammar holds them."""
-    kind = extend(_validator_class(schema), {"pattern": _accept})
-    return bool(kind(schema, registry=Registry()).is_valid(value))
+    """Whether ``value`` follows a checked schema. Patterns are left out: the grammar holds them.
+
+    A value that takes too much work, or is nested deeper than can be looked at, doesn't follow.
+    """
+    kind = _validator_class(schema)
+    work = _Work()
+    keywords: dict[str, _Keyword] = {name: partial(work.do, keyword) for name, keyword in kind.VALIDATORS.items()}
+    keywords |= {"$ref": partial(work.do_once, kind.VALIDATORS["$ref"]), "pattern": _accept}
+    try:
+        return bool(extend(kind, keywords)(schema, registry=Registry()).is_valid(value))
+    except (_TooMuchWorkError, RecursionError):
+        return False
+
+
+_Keyword = Callable[[Validator, Any, Any, Any], Iterator[jsonschema.ValidationError] | None]
+
+
+class _TooMuchWorkError(Exception):
+    """One value took more than ``MAX_WORK``."""
+
+
+class _Work:
+    """What was looked at for one value. Without it, references that lead to one place by many ways cost each way."""
+
+    def __init__(self) -> None:
+        self._left = MAX_WORK
+        # By the identities of a reference and of what it was asked of; both are kept, so that neither is used again.
+        self._seen: dict[tuple[int, int], tuple[bool, Any, Any]] = {}
+
+    def do(
+        self, keyword: _Keyword, validator: Validator, argument: Any, instance: Any, schema: Any
+    ) -> Iterator[jsonschema.ValidationError]:
+        """Look at one keyword."""
+        self._left -= 1
+        if self._left < 0:
+            raise _TooMuchWorkError
+        yield from keyword(validator, argument, instance, schema) or ()
+
+    def do_once(
+        self, keyword: _Keyword, validator: Validator, argument: Any, instance: Any, schema: Any
+    ) -> Iterator[jsonschema.ValidationError]:
+        """Look at one keyword, or say what it said of this value."""
+        key = (id(schema), id(instance))
+        if key not in self._seen:
+            error = next(self.do(keyword, validator, argument, instance, schema), None)
+            self._seen[key] = (error is None, schema, instance)
+        if not self._seen[key][0]:
+            yield jsonschema.ValidationError("not what the reference leads to")
 
 
 def _accept(_validator: Validator, _pattern: object, _instance: object, _schema: object) -> Iterator[Any]:

@@ -96,8 +96,9 @@ class PromptBook(_Entry):
         return entry.video if kind == "video" and isinstance(entry, FilmQuery) else entry.image
 
     def summary(self, operation: Operation, prompt: str) -> str:
-        """The prompt over all clips, still with ``{captions}`` in it."""
-        return self.clips.answer.replace("{question}", prompt) if operation == "ask" else self.clips.summary
+        """The prompt over all clips, still with ``{captions}`` in it. A question is asked again over them."""
+        asked = operation in ("ask", "extract")
+        return self.clips.answer.replace("{question}", prompt) if asked else self.clips.summary
 
 
 class PromptFileError(Exception):

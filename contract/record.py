@@ -65,7 +65,12 @@ class TaskRecord(BaseModel):
     planned: bool = False
     stage: Stage | None = None
     usage: Usage | None = Field(None, description="None where nothing has been used yet")
-    assembly: Assembly | None = None
+    assembly: Assembly | None = Field(None, description="the last that was made, perhaps in an earlier run")
+
+    @property
+    def is_assembled(self) -> bool:
+        """Whether there is a whole result to read: this run's, or an earlier one's where this one ended without."""
+        return self.assembly is not None and self.status.ended
 
     @property
     def can_be_retried(self) -> bool:

@@ -22,6 +22,8 @@ RENEWAL_S = 3.0
 REAP_S = 1.0
 #: Tries of a part before it is dead-lettered.
 MAX_ATTEMPTS = 3
+#: Time in a slot, outside the engine, for which a part is charged all that its claim did, tokens or not.
+FULL_CHARGE_MS = 10_000
 #: How long a worker sees to suspects without a heartbeat.
 QUARANTINE_MS = 6_000
 #: How long a day's usage of a tenant is kept.
@@ -93,7 +95,7 @@ def load_script(name: str) -> Script:
     constants = (
         f"{flags}local LEASE_MS = {LEASE_MS}\nlocal QUARANTINE_MS = {QUARANTINE_MS}\n"
         f"local MAX_ATTEMPTS = {MAX_ATTEMPTS}\nlocal MAX_SECOND_ATTEMPTS = {MAX_SECOND_ATTEMPTS}\n"
-        f"local MAX_EVENTS = {MAX_EVENTS}\n"
+        f"local MAX_EVENTS = {MAX_EVENTS}\nlocal FULL_CHARGE_MS = {FULL_CHARGE_MS}\n"
         f"local USAGE_S = {USAGE_S}\n"
         f"local BATCH_REFILL_MS = {BATCH_REFILL_MS}\nlocal RETENTION_LATER_MS = {RETENTION_LATER_MS}\n"
         f"local DEADLINE_ERROR = {_lua_text(late.info().model_dump_json())}\n"

@@ -217,6 +217,9 @@ def finish(
     """Commit an attempt by compare-and-set on its token.
 
     What a part of a planned task says is kept in the blob store alone: a record may have thousands of parts.
+
+    The tenant is charged for the tokens, or for the time that the part held its slot outside the engine where that
+    comes to more; never more than the claim charged for the time, and nothing where the task was canceled.
     """
     if result is not None and attempt.unit is not None:
         result = result.model_copy(update={"text": None, "data": None})
@@ -238,7 +241,8 @@ def release(token: str, why: str, *, counts: bool, delay_s: float = 0.0) -> Comm
     Args:
         token: The attempt's.
         why: For the part's history.
-        counts: Whether the try is used up.
+        counts: Whether the try is used up: it may be the part's fault, so the tenant is charged for the time. What
+            doesn't count, a drain or an outage, costs nothing.
         delay_s: How long the part rests before it may be claimed.
     """
     args = (token, why, int(counts), round(delay_s * 1000))

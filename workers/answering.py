@@ -16,14 +16,15 @@ from contract.task import TaskSpec
 from ovis_engine import Completion, Request
 from workers.checks import Finding, findings
 from workers.deltas import DeltaWriter
-from workers.forms import schema_of, shape
+from workers.forms import is_loose, schema_of, shape
 from workers.generation import Generator, usage_of
 from workers.inputs import PartInputs
 from workers.leases import Lease
 from workers.orientation import lies_sideways
-from workers.questions import MAX_CAPTION_CHARS, Manner, build_glance, build_request, hint_is_cut
+from workers.questions import Manner, build_glance, build_request, hint_is_cut
 from workers.readings import Reading
-from workers.second_runs import other_manner
+from workers.second_runs import is_better, other_manner
+from workers.summaries import Summariser
 
 log = get_logger(__name__)
 
@@ -70,17 +71,17 @@ class Answerer:
         without = answer_without_model(spec, inputs)
         if without is not None:
             return without
-        manner = self._fitting(spec, inputs)
-        first = self._run(lease, inputs, manner, "1")
-        chosen, usage, said = first, inputs.counts + first.reading.usage, []
+        fitted = Summariser(self.generator, self.card).fitted(lease, inputs)
+        inputs = fitted.inputs
+        first = self._run(lease, inputs, fitted.manner, "1")
+        chosen, usage, said = first, inputs.counts + fitted.usage + first.reading.usage, list(fitted.warnings)
         if hint_is_cut(spec, inputs):
             said.append("hint_cut")
-        if manner.caption_chars < MAX_CAPTION_CHARS:
-            said.append("captions_cut")
         second, spent = self._again(lease, inputs, first)
         if second is not None:
             said.append("second_run")
-            if len(second.found) <= len(first.found):
+            read = ((run.found, run.reading.text) for run in (second, first))
+            if is_better(*read, angle=second.manner.angle):
                 chosen = second
                 said += _changed(second.manner)
         return replace(chosen.reading, usage=usage + spent, warnings=(*chosen.found, *said))
@@ -140,7 +141,7 @@ class Answerer:
         spec = lease.attempt.spec
         room = self.generator.engine.max_context_tokens - first.completion.num_prompt_tokens
         limit = spec.max_new_tokens(self.card)
-        manner = other_manner(spec.options, first.found, angle=angle, limit=limit, room=room)
+        manner = other_manner(spec.options, first.found, angle=angle, limit=limit, room=room, loose=is_loose(spec))
         if manner == Manner():
             return None
         if angle and inputs.turned is not None:
@@ -169,18 +170,6 @@ class Answerer:
         best = max(angles, key=likely.__getitem__)
         spent = sum(map(usage_of, completions), Usage())
         return (best if likely[best] > likely[0] + CLEARLY_LIKELIER else 0), spent
-
-    def _fitting(self, spec: TaskSpec, inputs: PartInputs) -> Manner:
-        """The plain manner, with captions cut until a summary's prompt fits the model's context."""
-        manner = Manner()
-        if not inputs.captions:
-            return manner
-        while manner.caption_chars > 1:
-            request = build_request(spec, inputs, self.card, request_id="fits", manner=manner)
-            if self.generator.fits(request):
-                break
-            manner = replace(manner, caption_chars=manner.caption_chars // 2)
-        return manner
 
 
 def answer_without_model(spec: TaskSpec, inputs: PartInputs) -> Reading | None:

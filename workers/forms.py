@@ -73,6 +73,12 @@ def constraint_of(spec: TaskSpec, *, tight: bool) -> JsonSchema | None:
     return JsonSchema(tightened(schema) if tight else schema)
 
 
+def is_loose(spec: TaskSpec) -> bool:
+    """Whether the answer follows a schema that leaves open what a second run could bound."""
+    schema = schema_of(spec)
+    return schema is not None and tightened(schema) != schema
+
+
 def shape(spec: TaskSpec, text: str) -> tuple[str, JsonValue, tuple[Finding, ...]]:
     """The text as it is given back, its data, and what is wrong with them."""
     schema = schema_of(spec)

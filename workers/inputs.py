@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import redis
 from redis.exceptions import RedisError
@@ -59,12 +59,19 @@ class InputReader:
     side: int
     card: ModelCard
 
-    def read(self, attempt: Attempt) -> PartInputs:
+    def read(self, attempt: Attempt, go_on: Callable[[], None] | None = None) -> PartInputs:
         """Fetch, decode and tile what the part covers.
+
+        Args:
+            attempt: Whose part it is.
+            go_on: Called every second while a media process is waited for; what it raises ends the reading. So does
+                it when the inputs are turned.
 
         Raises:
             FleetError: What was wrong with an input, or a store that is away.
         """
+        if go_on is not None:
+            return replace(self, media=self.media.asking(go_on)).read(attempt)
         unit = attempt.unit
         if isinstance(unit, SummaryUnit):
             return PartInputs(captions=self._captions(attempt))

@@ -75,7 +75,7 @@ class JobRunner:
 
     def _plan(self, lease: Lease[Job], go_on: Callable[[], None]) -> str:
         job = lease.attempt
-        # Waiting for a media process and its answer is a step: it ends, by the limits of those who have them.
+        # Waiting for a media process is a step, and so is waiting for its answer: its limits end both.
         plan = _unless_stopped(lease, lambda: self.planner.plan(job, go_on))
         command = planned.plant(job, plan.units, cost=plan.cost, summary_cost=plan.summary_cost)
         outcome = self.settler.commit(command, "planned")
@@ -94,8 +94,7 @@ class JobRunner:
 def _unless_stopped(lease: Lease[Job], work: Callable[[], T]) -> T:
     """The result of ``work``, but no longer waited for once the lease is stopped: a stranger's server may be slow.
 
-    A look that was begun ends with its media process within a second or two; one that still waits for a process is
-    dropped.
+    The look's thread gives up within a second, and the media process that works for it is replaced.
 
     Raises:
         Stopped: The lease was stopped first.

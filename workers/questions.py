@@ -25,6 +25,7 @@ class Manner:
     Attributes:
         angle: How far the one picture is turned clockwise: 0, 90, 180 or 270 degrees.
         repetition_penalty: Instead of the task's.
+        temperature: Instead of the task's; the same question gives the same answer even so.
         max_new_tokens: Instead of the task's.
         tight: Whether what a schema leaves open is bounded.
         caption_chars: Longest caption of a clip.
@@ -32,6 +33,7 @@ class Manner:
 
     angle: int = 0
     repetition_penalty: float | None = None
+    temperature: float | None = None
     max_new_tokens: int | None = None
     tight: bool = False
     caption_chars: int = MAX_CAPTION_CHARS
@@ -48,11 +50,11 @@ def build_request(
     head = () if spec.system is None else (Turn("system", (spec.system,)),)
     options = spec.options
     sampling = Sampling(
-        temperature=options.temperature or 0.0,
+        temperature=manner.temperature or options.temperature or 0.0,
         top_p=1.0 if options.top_p is None else options.top_p,
         top_k=options.top_k or 0,
         repetition_penalty=manner.repetition_penalty or options.repetition_penalty or 1.0,
-        seed=options.seed,
+        seed=0 if manner.temperature and options.seed is None else options.seed,
     )
     return Request(
         turns=(*head, *past, turn),

@@ -87,7 +87,7 @@ class PartRunner:
 
     def _perform(self, lease: Lease) -> PartResult:
         with self._stage("prepare"):
-            inputs = self.inputs.read(lease.attempt)
+            inputs = self.inputs.read(lease.attempt, lease.check)
         lease.check()
         attempt = lease.attempt
         reading = self.cache.find(attempt.tenant, attempt.spec, inputs)

@@ -60,7 +60,7 @@ async def read_part_result(
     record, found = await services.parts.find(task_id, tenant.id, part)
     if found.state != "succeeded" or found.result is None:
         raise NotReady(_why(found))
-    if found.result.text is not None:
+    if found.result.text is not None and record.spec.options.logprobs is None:
         document = found.result.document(record.id, part, record.spec)
     else:
         document = await stored_document(found.result, services.blobs)

@@ -35,14 +35,15 @@ async def read_result(
     services: SharedServices,
     wanted: Annotated[ResultFormat, Query(alias="format")] = "json",
 ) -> Response:
-    """Read what a task gave."""
+    """Read what a task gave; of a document whose retry ended without a result, what it gave before."""
     record = await services.records.find(task_id, tenant.id)
-    if record.status is TaskStatus.SUCCEEDED and record.assembly is not None:
+    if record.assembly is not None and record.is_assembled:
         return await assembly_response(record.assembly, wanted, services.blobs)
     result = record.result
     if record.status is not TaskStatus.SUCCEEDED or result is None:
         raise NotReady(f"the task is {record.status}; only a task that succeeded has a result")
-    if result.text is not None:
+    # The record holds no log probabilities.
+    if result.text is not None and (wanted != "json" or record.spec.options.logprobs is None):
         return document_response(result.document(record.id, 0, record.spec), wanted)
     if wanted == "json":
         store = services.blobs.store

@@ -1,5 +1,6 @@
 -- Commit an attempt by its token. A late or repeated commit changes nothing.
--- ARGV: token, task, part, outcome ('succeeded'|'failed'|'stopped'), result, error, actual cost
+-- ARGV: token, task, part, outcome ('succeeded'|'failed'|'stopped'), result, error, cost of what was
+--       used (a part's time outside the engine may cost more)
 -- Reply: 'committed' | 'canceled' | 'stale'
 local token, id, part, outcome = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local key, p = task_key(id), 'p' .. part
@@ -28,7 +29,9 @@ if stopping then
   wake(a.queue, 1)
   return 'canceled'
 end
-charge(a.queue, a.tenant, tonumber(ARGV[7]) - a.cost, a.weight)
+local actual = tonumber(ARGV[7])
+if tonumber(part) then actual = math.max(actual, cost_of_time(a, result and result.usage.gpu_seconds or 0)) end
+charge(a.queue, a.tenant, actual - a.cost, a.weight)
 if result then
   call('HSET', key, p .. ':result', ARGV[5])
   if tonumber(part) and call('HEXISTS', key, 'planned') == 1 then add_usage(key, ARGV[5], 1) end

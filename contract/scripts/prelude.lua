@@ -53,6 +53,13 @@ local function charge(queue, tenant, cost, weight)
   set_virtual_time(queue, tenant, math.max(0, own + cost / weight))
 end
 
+-- What the time costs for which an attempt held its slot outside the engine, out of the guess that the claim charged:
+-- a slot that gives no tokens is kept from the other tenants as well. In the engine, tokens are the measure.
+local function cost_of_time(a, engine_s)
+  local outside_ms = now_ms() - a.started_ms - 1000 * engine_s
+  return a.cost * math.max(0, math.min(1, outside_ms / FULL_CHARGE_MS))
+end
+
 -- Second and third attempts wait apart, oldest first: what they meet in an engine is limited (see claim.lua).
 local function suspects_key(queue, kind) return queue_key(queue, 'suspects' .. kind) end
 
@@ -88,11 +95,13 @@ local function enqueue_from_record(id, part)
   enqueue(queue_of(f[1], part), f[2], id, part, tonumber(f[3]), tonumber(f[4]), tonumber(f[5]))
 end
 
--- A part from the very beginning of its attempts; its claims go on counting, so that no two store under one key.
+-- A part from the very beginning of its attempts; its claims go on counting, so that no two store under one key. What
+-- was assembled in an earlier run stays until another assembly takes its place.
 local function plant_part(id, part, cost)
   local key, p = task_key(id), 'p' .. part
   call('HSET', key, p .. ':state', 'waiting', p .. ':attempts', 0, p .. ':cost', cost)
-  call('HDEL', key, p .. ':token', p .. ':error', p .. ':result')
+  call('HDEL', key, p .. ':token', p .. ':error')
+  if part ~= 'assemble' then call('HDEL', key, p .. ':result') end
   enqueue_from_record(id, part)
 end
 
@@ -317,7 +326,8 @@ local function give_back(a, why, counts, delay_ms)
   local stop = call('HGET', key, 'stop')
   add_history(a, why)
   call('HDEL', key, p .. ':token') -- a late commit by it must be refused, also where the part ends here
-  charge(a.queue, a.tenant, -a.cost, a.weight)
+  local own = counts and tonumber(a.part) and not (stop and stop ~= '') -- no drain, outage or cancel
+  charge(a.queue, a.tenant, (own and cost_of_time(a, 0) or 0) - a.cost, a.weight)
   if not counts then call('HINCRBY', key, p .. ':attempts', -1) end
   if stop and stop ~= '' then
     end_part(a.task, a.part, 'canceled')

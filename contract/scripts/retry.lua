@@ -22,7 +22,7 @@ call('HINCRBY', key, 'run', 1)
 count_line(key, f[2], -1)
 set_status(id, 'queued')
 if ARGV[3] ~= '' then call('HSET', key, 'retry_key', ARGV[3]) end
-call('HDEL', key, 'error', 'part_error', 'stop', 'started_ms', 'ended_ms', 'expires_ms', 'passemble:result')
+call('HDEL', key, 'error', 'part_error', 'stop', 'started_ms', 'ended_ms', 'expires_ms')
 call('ZREM', 'ovis:retention', id)
 call('ZREM', 'ovis:dead:' .. tenant, id)
 add_load(key, 1)

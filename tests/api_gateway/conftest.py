@@ -188,12 +188,12 @@ class Fleet:
             assert run(self.redis, store.release(attempt.token, why, counts=True)) == expected
         return attempt.task_id
 
-    def succeed(self, attempt: Attempt, text: str = "hello") -> None:
-        """Store and commit a result, as a worker does."""
+    def succeed(self, attempt: Attempt, text: str = "hello", **told: object) -> None:
+        """Store and commit a result, as a worker does; ``told`` is in the stored document alone."""
         usage = Usage(images=1, tiles=1, prompt_tokens=9, visual_tokens=576, output_tokens=3, gpu_seconds=0.25)
         key = result_key(attempt.tenant, attempt.task_id, attempt.part, attempt.claims)
         document = {"task_id": attempt.task_id, "text": text, "finish_reason": "stop", "usage": usage.model_dump()}
-        self.blobs.put(key, dumps(document).encode(), "application/json")
+        self.blobs.put(key, dumps({**document, **told}).encode(), "application/json")
         inline = text if len(text.encode()) <= INLINE_BYTES else None
         result = PartResult(text=inline, finish_reason="stop", blob_key=key, usage=usage)
         assert run(self.redis, store.finish(attempt, "succeeded", result=result)) == "committed"

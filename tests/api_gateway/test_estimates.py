@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 import pytest
 
+from contract.errors import InvalidRequest
 from contract.estimates import (
     MAX_QUESTIONS,
     QUESTIONS_KEY,
@@ -58,10 +60,11 @@ def test_a_tenant_that_waits_for_enough_estimates_is_refused_with_the_numbers(
 ) -> None:
     gateway = start_gateway(OVIS_ESTIMATE_WAIT_S="20")
     limit = Tenant(id="acme").max_waiting_estimates
-    answers: list[int] = []
+    answers: list[dict[str, Any]] = []
+    wrong = InvalidRequest("nothing lies there", "/options/start_s").info()
 
     def wait(headers: dict[str, str]) -> None:
-        answers.append(httpx.post(url, json=IMAGE, headers=headers, timeout=30).status_code)
+        answers.append(httpx.post(url, json=IMAGE, headers=headers, timeout=30).json())
 
     url, headers = f"{gateway.url}/v1/tasks:estimate", {"Authorization": api.headers["Authorization"]}
     waiting = [threading.Thread(target=wait, args=(headers,)) for _ in range(limit)]
@@ -74,13 +77,15 @@ def test_a_tenant_that_waits_for_enough_estimates_is_refused_with_the_numbers(
     assert (refused.status_code, refused.json()["code"]) == (429, "tenant_queue_full")
     assert f"the limit is {limit}" in refused.json()["detail"]
     assert "Retry-After" in refused.headers
-    for _ in range(limit):
+    good = EstimateAnswer(estimate=Estimate(parts=1, max_output_tokens=1, **NOT_KNOWN))
+    for answer in (EstimateAnswer(error=wrong), *[good] * (limit - 1)):
         question = EstimateQuestion.model_validate_json(fleet.redis.rpop(QUESTIONS_KEY))
-        answer = EstimateAnswer(estimate=Estimate(parts=1, max_output_tokens=1, **NOT_KNOWN)).model_dump_json()
-        fleet.redis.rpush(answer_key(question.id), answer)
+        fleet.redis.rpush(answer_key(question.id), answer.model_dump_json())
     for thread in waiting:
         thread.join()
-    assert answers == [200] * limit
+    assert sorted(answer.get("parts", 0) for answer in answers) == [0, *[1] * (limit - 1)]
+    (told,) = (answer["errors"] for answer in answers if "errors" in answer)
+    assert told == [{"detail": "nothing lies there", "pointer": "/options/start_s"}]
     assert not fleet.redis.exists(asked_key("acme"))
 
 

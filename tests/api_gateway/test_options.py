@@ -29,6 +29,19 @@ def extract(schema: Any) -> dict[str, Any]:
     return {**IMAGE, "operation": "extract", "options": {"schema": schema}}
 
 
+DETOUR = {
+    "type": "object",
+    "properties": {"a": {"$ref": "#/$defs/a"}},
+    "$defs": {"a": {"oneOf": [{"type": "null"}, {"allOf": [{"$ref": "#/$defs/b"}]}]}, "b": {"$ref": "#/$defs/a"}},
+}
+
+
+def branching(levels: int) -> dict[str, Any]:
+    """Each level leads to the next by two equal ways."""
+    defs: dict[str, Any] = {f"l{level}": {"anyOf": [{"$ref": f"#/$defs/l{level + 1}"}] * 2} for level in range(levels)}
+    return {"anyOf": [{"$ref": "#/$defs/l0"}, {"type": "integer"}], "$defs": defs | {f"l{levels}": {"type": "string"}}}
+
+
 def nested(levels: int) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(levels):
@@ -102,7 +115,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "schema in a list": (extract([SCHEMA]), "/options/schema", ""),
     "impossible bounds": (extract(IMPOSSIBLE), "/options/schema", "unsatisfiable"),
     "impossible types": (extract({"allOf": [{"type": "string"}, {"type": "integer"}]}), "/options/schema", "types"),
-    "endless": (extract({"$ref": "#"}), "/options/schema", "held to this schema"),
+    "endless": (extract({"$ref": "#"}), "/options/schema", "without end"),
+    "endless for some values": (extract({"anyOf": [{"type": "string"}, {"$ref": "#"}]}), "/options/schema", "64 times"),
+    "endless by a detour": (extract(DETOUR), "/options/schema", "without end"),
+    "long chain of references": (extract(branching(40)), "/options/schema", "more than 64 schemas"),
     "nothing left": (extract({"enum": []}), "/options/schema", ""),
     "unsupported word": (extract({"not": {"type": "string"}}), "/options/schema", '"not"'),
     "elsewhere": (extract({"$ref": "https://example.com/s.json"}), "/options/schema", "begin with #"),

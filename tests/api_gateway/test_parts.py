@@ -11,6 +11,7 @@ import pytest
 
 from contract import planned, store
 from contract.assembly import MEDIA_TYPES, AssembledFile, Assembly, assembly_key
+from contract.errors import InvalidRequest
 from contract.redis_io import run
 from contract.task import Attempt, Job
 from contract.units import PageUnit
@@ -150,6 +151,27 @@ def test_a_document_with_failed_pages_is_retried_for_those_only(fleet: Fleet, ap
     assemble(fleet, {"json": "{}"})
     refused = api.post(f"/v1/tasks/{task_id}/retry")
     assert (refused.status_code, refused.json()["code"]) == (409, "wrong_status")
+
+
+def test_a_canceled_retry_leaves_the_result_that_was_there(fleet: Fleet, api: httpx.Client) -> None:
+    task_id = submit(fleet, api, 2)
+    fleet.succeed(fleet.claim())
+    fail(fleet)
+    assemble(fleet, {"json": '{"parts":[]}'})
+    api.post(f"/v1/tasks/{task_id}/retry")
+    assert api.get(f"/v1/tasks/{task_id}/result").status_code == 409
+    assert api.post(f"/v1/tasks/{task_id}/cancel").json()["status"] == "canceled"
+    task = api.get(f"/v1/tasks/{task_id}").json()
+    assert (task["result"]["text"], task["result_url"]) == ("short", f"/v1/tasks/{task_id}/result")
+    assert api.get(f"/v1/tasks/{task_id}/result").json() == {"parts": []}
+
+
+def test_a_plans_error_names_the_option_that_is_wrong(fleet: Fleet, api: httpx.Client) -> None:
+    task_id = submit(fleet, api)
+    error = InvalidRequest("no page is meant", "/options/pages").info().model_dump_json()
+    run(fleet.redis, planned.finish_job(claim_job(fleet), "failed", error_json=error))
+    told = api.get(f"/v1/tasks/{task_id}").json()["error"]
+    assert told["errors"] == [{"detail": "no page is meant", "pointer": "/options/pages", "parameter": None}]
 
 
 def test_a_dead_document_tells_of_every_page_that_died(fleet: Fleet, api: httpx.Client) -> None:

@@ -43,6 +43,21 @@ def test_large_result_is_a_redirect_that_needs_no_key(
     assert (followed.status_code, followed.json()["text"]) == (200, LONG)
 
 
+def test_a_short_answer_comes_with_the_log_probabilities_that_were_asked_for(
+    fleet: Fleet, api: httpx.Client, text_task: dict[str, Any]
+) -> None:
+    body = {**text_task, "options": {**text_task.get("options", {}), "logprobs": 0}}
+    task_id = str(api.post("/v1/tasks", json=body).json()["id"])
+    told = [{"token": "hello", "logprob": -0.5, "top": []}]
+    fleet.succeed(fleet.claim(), "hello", logprobs=told)
+
+    document = httpx.get(api.get(f"/v1/tasks/{task_id}/result").headers["Location"]).json()
+
+    assert (document["text"], document["logprobs"]) == ("hello", told)
+    assert api.get(f"/v1/tasks/{task_id}/parts/0").json()["logprobs"] == told
+    assert api.get(f"/v1/tasks/{task_id}/result", params={"format": "text"}).text == "hello"
+
+
 @pytest.mark.parametrize("text", ["hello", LONG], ids=["inline", "large"])
 @pytest.mark.parametrize(("wanted", "media_type"), [("text", "text/plain"), ("markdown", "text/markdown")])
 def test_text_alone_is_served_whatever_its_size(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from contract.task import Attempt, PartResult, TaskSpec, Usage, new_task_id
 
 QUEUE = "ovis2-reader"
 HEAP = 10_000
+LATE = '{"code":"limit_exceeded","detail":"preparing the input took more than 30 seconds","retryable":false}'
 
 
 def submission(tenant: str, priority: str = "normal") -> submissions.Submission:
@@ -34,6 +36,24 @@ def claim(client: redis.Redis) -> Attempt:
     attempt = run(client, store.claim(QUEUE, token=uuid4().hex, worker="worker-1"))
     assert attempt is not None
     return attempt
+
+
+def test_pages_that_hold_their_slots_and_fail_do_not_go_first_for_ever(client: redis.Redis) -> None:
+    for tenant in ("dripping", "honest"):
+        for _ in range(40):
+            run(client, submissions.submit(submission(tenant)))
+    result = PartResult(text="x", finish_reason="stop", blob_key="results/x", usage=Usage(output_tokens=800))
+    claims = []
+    for _ in range(40):
+        attempt = claim(client)
+        claims.append(attempt.tenant)
+        if attempt.tenant == "honest":
+            run(client, store.finish(attempt, "succeeded", result=result))
+            continue
+        kept = json.loads(client.hget("ovis:attempts", attempt.token) or "")
+        client.hset("ovis:attempts", attempt.token, json.dumps({**kept, "started_ms": kept["started_ms"] - 30_000}))
+        run(client, store.finish(attempt, "failed", error_json=LATE))
+    assert claims.count("honest") >= 20
 
 
 def test_ten_thousand_waiting_tasks_delay_another_tenants_one_by_no_claim(client: redis.Redis) -> None:

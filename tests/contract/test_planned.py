@@ -239,6 +239,30 @@ def test_a_retry_runs_the_failed_pages_only_and_assembles_again(client: redis.Re
     leave_nothing(client)
 
 
+@pytest.mark.parametrize("end", ["canceled", "canceled while assembling", "expired", "failed"])
+def test_a_retry_that_ends_without_a_result_leaves_the_former_one(client: redis.Redis, end: str) -> None:
+    task_id = accept(client)
+    plan(client, pages(3))
+    work(client, failing=(1,))
+    assemble(client)
+    assert run(client, store.retry(task_id, "acme")) == "queued"
+    assert not record(client, task_id).is_assembled, "the run that is under way has none yet"
+    if end in ("canceled while assembling", "failed"):
+        work(client, run_name="again")
+    if end == "failed":
+        for number in range(MAX_ATTEMPTS):
+            claim_job(client, f"again-{number}")
+            lose(client)
+    elif end == "expired":
+        client.zadd("ovis:deadlines", {task_id: 1})
+        run(client, store.expire_deadlines())
+    else:
+        run(client, store.cancel(task_id, "acme"))
+    after = record(client, task_id)
+    assert (after.status.value, after.is_assembled) == (end.split()[0], True)
+    assert after.assembly == ASSEMBLY
+
+
 def test_an_assembly_that_failed_is_all_that_a_retry_repeats(client: redis.Redis) -> None:
     task_id = accept(client)
     plan(client, pages(2))

@@ -64,5 +64,7 @@ def test_a_directory_that_makes_no_sense_is_refused(tmp_path: Path, name: str | 
 
 def test_words_of_a_caller_are_not_searched_for_marks() -> None:
     book = load_prompt_books()["ovis2"]
+    assert "as JSON" in book.summary("extract", "Extract it as JSON: {}")
+    assert "as JSON" not in book.summary("caption", "Describe it, not as JSON.")
     summary = book.summary("ask", "What about {captions}?")
     assert summary.index("{captions}") < summary.index("What about")

@@ -19,6 +19,7 @@ QUEUE = "ovis2-reader"
 WEBHOOK = TaskWebhook(url="https://example.com/hook").model_dump_json()
 USAGE = Usage(visual_tokens=576, output_tokens=24)
 RESULT = PartResult(text="hello", finish_reason="stop", blob_key="results/x", usage=USAGE)
+ERROR = '{"code":"truncated_image","detail":"the page is damaged","retryable":false}'
 
 
 def submission(tenant: str = "acme", **changes: object) -> submissions.Submission:
@@ -269,10 +270,10 @@ def test_high_priority_goes_first_within_a_tenant_only(client: redis.Redis) -> N
 def test_canceled_work_is_not_charged(client: redis.Redis) -> None:
     task_id = submit(client)
     attempt = claimed(client)
-    charged = float(client.hget("ovis:q:ovis2-reader:vt", "acme") or 0)
+    before = charged(client)
     run(client, store.cancel(task_id, "acme"))
     run(client, store.finish(attempt, "stopped"))
-    assert charged == 1000
+    assert before == 1000
     assert float(client.hget("ovis:q:ovis2-reader:vt", "acme") or 0) == 0
 
 
@@ -280,6 +281,65 @@ def test_the_charge_is_corrected_to_what_was_used(client: redis.Redis) -> None:
     submit(client)
     run(client, store.finish(claimed(client), "succeeded", result=RESULT))
     assert float(client.hget("ovis:q:ovis2-reader:vt", "acme") or 0) == USAGE.cost
+
+
+def hold_for(client: redis.Redis, attempt: Attempt, seconds: float) -> None:
+    """Let an attempt have begun so long ago."""
+    kept = json.loads(client.hget("ovis:attempts", attempt.token) or "")
+    kept["started_ms"] -= 1000 * seconds
+    client.hset("ovis:attempts", attempt.token, json.dumps(kept))
+
+
+def charged(client: redis.Redis) -> float:
+    return float(client.hget("ovis:q:ovis2-reader:vt", "acme") or 0)
+
+
+@pytest.mark.parametrize(
+    ("held_s", "engine_s", "tokens", "least", "most"),
+    [
+        pytest.param(5, 0.0, 0, 500, 600, id="half the time costs half the guess"),
+        pytest.param(60, 0.0, 0, 1000, 1000, id="time never costs more than the guess"),
+        pytest.param(60, 58.0, 30, 200, 300, id="time in the engine is no time outside it"),
+        pytest.param(60, 60.0, 30, 30, 130, id="tokens alone"),
+        pytest.param(1, 0.0, 700, 700, 700, id="tokens that cost more than the time"),
+        pytest.param(60, 0.0, 2000, 2000, 2000, id="tokens beyond the guess"),
+    ],
+)
+def test_time_in_a_slot_is_charged_where_it_costs_more_than_the_tokens(
+    client: redis.Redis, held_s: float, engine_s: float, tokens: int, least: float, most: float
+) -> None:
+    submit(client)
+    attempt = claimed(client)
+    hold_for(client, attempt, held_s)
+    usage = Usage(output_tokens=tokens, gpu_seconds=engine_s)
+    run(client, store.finish(attempt, "succeeded", result=RESULT.model_copy(update={"usage": usage})))
+    assert least <= charged(client) <= most
+
+
+@pytest.mark.parametrize(
+    ("end", "most"),
+    [
+        pytest.param(lambda a: store.finish(a, "failed", error_json=ERROR), 1000, id="failed"),
+        pytest.param(lambda a: store.release(a.token, "media_process_died", counts=True), 1000, id="a used up try"),
+        pytest.param(lambda a: store.release(a.token, "drained", counts=False), 0, id="drained"),
+        pytest.param(lambda a: store.finish(a, "stopped"), 0, id="not wanted after all"),
+    ],
+)
+def test_time_is_charged_where_the_end_may_be_the_parts_fault(client: redis.Redis, end, most: float) -> None:
+    submit(client)
+    attempt = claimed(client)
+    hold_for(client, attempt, 20)
+    run(client, end(attempt))
+    assert charged(client) == most
+
+
+def test_time_of_canceled_work_is_not_charged(client: redis.Redis) -> None:
+    task_id = submit(client)
+    attempt = claimed(client)
+    hold_for(client, attempt, 20)
+    run(client, store.cancel(task_id, "acme"))
+    run(client, store.finish(attempt, "failed", error_json=ERROR))
+    assert charged(client) == 0
 
 
 def test_wakeups_stop_at_twice_the_slots_and_are_topped_up(client: redis.Redis) -> None:

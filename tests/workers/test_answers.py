@@ -127,7 +127,7 @@ def test_data_that_is_cut_short_is_not_given(bench: Bench) -> None:
     schema = {"type": "array", "minItems": 40, "items": {"type": "string", "minLength": 12}}
     result = bench.answer(RECEIPT, operation="extract", schema=schema, max_new_tokens=30)
     assert result.data is None
-    assert set(result.warnings) == {"truncated", "schema_mismatch"}
+    assert {"truncated", "schema_mismatch", "second_run"} <= set(result.warnings)
 
 
 def test_an_output_cut_short_by_the_models_default_gets_a_longer_second_run(bench: Bench) -> None:

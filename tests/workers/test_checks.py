@@ -18,10 +18,10 @@ from contract.results import PartResult, Usage
 from contract.task import TaskSpec
 from ovis_engine import tile_image
 from workers.checks import LOOP_TIMES, ends_in_a_loop, findings
-from workers.forms import CHART_SCHEMA, shape, tightened
+from workers.forms import CHART_SCHEMA, is_loose, shape, tightened
 from workers.orientation import lies_sideways
 from workers.questions import Manner
-from workers.second_runs import FIRM_PENALTY, other_manner
+from workers.second_runs import FIRM_PENALTY, STIRRED_TEMPERATURE, is_better, other_manner
 from workers.tables import read_rows
 
 SAMPLES = Path(__file__).parent.parent.parent / "ovis_engine" / "models" / "ovis2-reader" / "samples"
@@ -192,6 +192,39 @@ def test_a_pattern_that_python_would_never_finish_is_left_to_the_grammar() -> No
     assert follows({"type": "string", "pattern": "^(a+)+$"}, "a" * 60 + "b")
 
 
+def test_references_that_lead_to_one_place_by_many_ways_cost_each_place_once() -> None:
+    defs = {f"l{n}": {"anyOf": [{"$ref": f"#/$defs/l{n + 1}"} for _ in range(2)]} for n in range(30)}
+    schema: dict[str, Any] = {"$ref": "#/$defs/l0", "$defs": {**defs, "l30": {"type": "string"}}}
+    check_schema(schema)
+    assert follows(schema, "a")
+    assert not follows(schema, 1)
+
+
+def test_equal_words_at_two_places_are_looked_at_by_their_own_schemas() -> None:
+    short, word = {"$ref": "#/$defs/short"}, {"$ref": "#/$defs/word"}
+    defs = {"short": {"type": "string", "maxLength": 2}, "word": {"type": "string"}}
+    schema = {"type": "object", "properties": {"a": short, "b": word}, "$defs": defs}
+    assert follows(schema, {"a": "xx", "b": "xxx"})
+    assert not follows(schema, {"a": "xxx", "b": "xxx"})
+
+
+def test_a_value_that_takes_too_much_work_follows_nothing() -> None:
+    branches = [{"type": "array", "items": {"type": "array", "maxItems": n}} for n in range(300)]
+    schema = {"anyOf": [*branches, {"type": "array"}]}
+    assert follows(schema, [[1] * 300] * 2)
+    assert not follows(schema, [[1] * 300] * 1000 + ["x"])
+
+
+def test_trees_may_be_as_deep_as_a_record_can_hold() -> None:
+    node = {"type": "object", "properties": {"below": {"$ref": "#"}}, "additionalProperties": False}
+    check_schema(node)
+    value: dict[str, Any] = {}
+    for _ in range(60):
+        value = {"below": value}
+    assert follows(node, value)
+    assert not follows({"anyOf": [{"type": "string"}, {"$ref": "#"}]}, 1)
+
+
 @pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.png")), ids=lambda path: path.stem)
 @pytest.mark.parametrize("angle", [0, 90, 180, 270])
 def test_a_page_of_print_on_its_side_is_seen(sample: Path, angle: int) -> None:
@@ -218,7 +251,12 @@ PLAIN = Manner()
     ("found", "options", "angle", "expected"),
     [
         ((), {}, 0, PLAIN),
-        (("empty",), {}, 0, PLAIN),
+        (("empty",), {}, 0, Manner(temperature=STIRRED_TEMPERATURE)),
+        (("empty",), {"temperature": 0.7}, 0, PLAIN),
+        (("empty", "repetition"), {}, 0, Manner(repetition_penalty=FIRM_PENALTY)),
+        (("no_table", "truncated"), {}, 0, Manner(temperature=STIRRED_TEMPERATURE, max_new_tokens=400)),
+        (("truncated", "schema_mismatch"), {"max_new_tokens": 100}, 0, Manner(tight=True)),
+        (("schema_mismatch",), {}, 0, Manner(tight=True)),
         (("empty", "truncated"), {}, 90, Manner(angle=90)),
         (("truncated",), {}, 0, Manner(max_new_tokens=400)),
         (("truncated",), {"max_new_tokens": 100}, 0, PLAIN),
@@ -226,13 +264,39 @@ PLAIN = Manner()
         (("repetition",), {"repetition_penalty": 1.5}, 0, PLAIN),
         (("truncated", "schema_mismatch"), {}, 0, Manner(max_new_tokens=400)),
         (("repetition", "schema_mismatch"), {}, 0, Manner(repetition_penalty=FIRM_PENALTY, tight=True)),
-        (("no_table",), {}, 0, PLAIN),
+        (("no_table",), {}, 0, Manner(temperature=STIRRED_TEMPERATURE)),
     ],
 )
 def test_a_second_run_differs_from_the_first_in_what_was_wrong(
     found: Any, options: dict[str, Any], angle: int, expected: Manner
 ) -> None:
-    assert other_manner(TaskOptions(**options), found, angle=angle, limit=100, room=1000) == expected
+    assert other_manner(TaskOptions(**options), found, angle=angle, limit=100, room=1000, loose=True) == expected
+
+
+def test_a_schema_without_anything_open_is_not_run_again_in_the_same_manner() -> None:
+    assert other_manner(TaskOptions(), ("schema_mismatch",), angle=0, limit=100, room=1000, loose=False) == PLAIN
+    assert is_loose(spec("extract", schema={"type": "string"}))
+    assert not is_loose(spec("extract", schema={"type": "string", "maxLength": 9}))
+    assert not is_loose(spec("chart"))
+    assert not is_loose(spec("ocr"))
+
+
+@pytest.mark.parametrize(
+    ("second", "first", "angle", "better"),
+    [
+        pytest.param((("repetition",), "the " * 90), (("truncated",), "Invoice 4711"), 0, False, id="loop or cut"),
+        pytest.param((("truncated",), "Invoice"), (("repetition",), "the " * 90), 0, True, id="cut or loop"),
+        pytest.param((("truncated",), "Invoice"), (("truncated",), "Invoice 4711"), 0, False, id="longer"),
+        pytest.param((("truncated",), "Invoice 4711"), (("truncated",), "Invoice"), 0, True, id="second is longer"),
+        pytest.param((("truncated", "no_table"), "x"), (("empty",), ""), 0, True, id="two small ones or a grave one"),
+        pytest.param((("schema_mismatch",), "{"), (("truncated", "schema_mismatch"), "{{"), 0, True, id="fewer"),
+        pytest.param(((), "4711"), ((), "a long heap of letters"), 90, True, id="a page that reads better turned"),
+        pytest.param((("truncated", "no_table"), "x"), (("repetition",), "x"), 180, False, id="more on a turned page"),
+        pytest.param((("repetition",), "x"), (("truncated",), "x"), 180, False, id="worse on a turned page"),
+    ],
+)
+def test_of_two_runs_the_one_with_the_lesser_evil_is_given(second: Any, first: Any, angle: int, better: bool) -> None:
+    assert is_better(second, first, angle=angle) is better
 
 
 def test_a_second_run_stays_within_the_models_context() -> None:

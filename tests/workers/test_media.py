@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
+import socket
 import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +206,73 @@ def test_a_media_process_that_hangs_is_killed(web: str, deaths: list[str]) -> No
         assert deaths == ["timeout"]
     finally:
         pool.close()
+
+
+def test_who_wants_no_answer_any_more_waits_neither_for_a_process_nor_in_it(pool: MediaPool, deaths: list[str]) -> None:
+    """Given one process that waits for a silent server, and two callers behind it."""
+    unwanted = threading.Event()
+    outcomes: list[str] = []
+
+    class NotWantedError(Exception):
+        pass
+
+    def go_on() -> None:
+        if unwanted.is_set():
+            raise NotWantedError
+
+    def ask(url: str) -> None:
+        try:
+            prepare(pool.asking(go_on), url)
+        except NotWantedError:
+            outcomes.append("given up")
+        except FleetError as exc:
+            outcomes.append(exc.code)
+
+    (pid,) = pool.pids()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/page"
+        callers = [threading.Thread(target=ask, args=(url,)) for _ in range(3)]
+        for caller in callers:
+            caller.start()
+        connection, _ = silent.accept()
+        with connection:
+            unwanted.set()
+            for caller in callers:
+                caller.join(15)  # the process itself would wait for 60 s
+            assert outcomes == ["given up"] * 3
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+    assert pool.pids() != [pid], "nobody waits for the server any more"
+    assert deaths == []
+    with serving() as web:
+        BODIES["receipt"] = RECEIPT
+        prepare(pool, f"{web}/receipt")
+
+
+def test_a_process_that_falls_silent_in_its_answer_is_ended(deaths: list[str]) -> None:
+    pool = MediaPool(settings(media_timeout_s=0.5), on_death=deaths.append)
+    (child,) = pool._children
+    real = child.connection  # it ends without this
+    child.connection, theirs = Pipe()
+    shape = {"rows": 1, "cols": 1, "width": 9, "height": 9, "side": 336, "tiles": [[9, 9]]}
+
+    def begin_to_answer() -> None:
+        theirs.recv_bytes()
+        theirs.send_bytes(json.dumps({"ok": True, "images": [shape], "has_ink": True, "text_bytes": None}).encode())
+        child.process.wait()
+        theirs.close()
+
+    threading.Thread(target=begin_to_answer, daemon=True).start()
+    try:
+        with pytest.raises(LimitExceeded, match=r"0\.5 seconds"):
+            prepare(pool, "http://127.0.0.1:9/never-asked")
+        assert deaths == ["timeout"]
+        assert child.process.returncode is not None
+        assert len(pool.pids()) == 1
+    finally:
+        pool.close()
+        real.close()
 
 
 def test_memory_is_limited(web: str) -> None:

@@ -156,6 +156,17 @@ def test_a_summary_is_asked_over_captions_cut_to_fit(bench: Bench) -> None:
     assert 2000 < cut.usage.prompt_tokens <= 4096
 
 
+def test_a_long_films_captions_are_summed_up_in_stages(bench: Bench) -> None:
+    spec = TaskSpec(kind="video", model=CARD.name, operation="caption", prompt="p", summary_prompt="Sum {captions}")
+    spec = spec.model_copy(update={"options": TaskOptions(max_new_tokens=5)})
+    attempt = Attempt(token="t", task_id="t", tenant="acme", part=9, number=1, claims=1, queued_ms=0, spec=spec)
+    captions = tuple(Caption(n, n + 1.0, f"clip {n} " + "word " * 60) for n in range(80))
+    reading = bench.runner.answerer.answer(Lease(attempt), PartInputs(captions=captions))
+    assert {"summary_in_stages", "captions_cut"} <= set(reading.warnings)
+    assert reading.finish_reason is not None
+    assert reading.usage.prompt_tokens > CARD.context_tokens, "every caption was read in some stage"
+
+
 def test_captions_of_clips_are_read_back_in_order(bench: Bench) -> None:
     key = store.task_key("task_x")
     for part in (0, 2):  # clip 1 failed

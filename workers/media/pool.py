@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import copy
 import queue
 import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing import Pipe
-from typing import Any
+from typing import Self
 
 from contract.errors import FleetError, InternalError, LimitExceeded, MediaProcessDied, all_errors
 from contract.logs import get_logger
@@ -23,7 +19,8 @@ from ovis_engine.errors import InvalidTilesError
 from ovis_engine.video import Sampling
 from workers.media import protocol
 from workers.media.answers import DocumentProbe, Frames, Prepared, VideoProbe
-from workers.media.office import MAX_FILE_BYTES, remove_leftovers
+from workers.media.office import MAX_FILE_BYTES
+from workers.media.process import MediaProcess
 from workers.media.protocol import Answer, MediaJob, MediaLimits, Origin, Prepare, Probe, Sample, Work
 from workers.settings import WorkerSettings
 
@@ -35,58 +32,24 @@ _MARGIN_S = 5.0
 #: Seconds for which a caller waits, for a free process or for its answer, before it asks whether to go on.
 _ASK_S = 1.0
 
-#: All that a media process gets of our environment. No credentials, no addresses.
-_ENVIRONMENT = {"PATH": os.defpath, "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-
-#: The one variable that is passed on: where conversions lie, which the worker removes when it kills their process.
-_PLACE = "TMPDIR"
-
-
-class _Child:
-    def __init__(self, memory_bytes: int, file_bytes: int) -> None:
-        self.connection, theirs = Pipe()
-        with theirs:
-            fd = theirs.fileno()
-            argv = [sys.executable, "-I", "-m", "workers.media.child", *map(str, (fd, memory_bytes, file_bytes))]
-            environment = {**_ENVIRONMENT, _PLACE: tempfile.gettempdir()}
-            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                argv, env=environment, pass_fds=(fd,), stdin=subprocess.DEVNULL, start_new_session=True
-            )
-        self.jobs = 0
-
-    def kill(self) -> int:
-        """End it and what it started at once; reply its exit code, negative for a signal."""
-        self.connection.close()
-        return self.end()
-
-    def end(self) -> int:
-        """Kill its process group, which is its own, and remove its files; reply its exit code.
-
-        The id of a process that was waited for may be another's by now.
-        """
-        if self.process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        code = self.process.wait()
-        remove_leftovers(self.process.pid)
-        return code
-
 
 class MediaPool:
     """A fixed number of media processes.
 
-    ``probe``, ``prepare`` and ``frames`` may be called from any thread; they wait for a free process. Start the pool
-    before the engine loads, so that no child is forked from a process that holds a model.
+    ``probe``, ``prepare`` and ``frames`` may be called from any thread; they wait for a free process, then for its
+    answer, and give both up where they are told to (see ``asking``). Start the pool before the engine loads, so that
+    no child is forked from a process that holds a model.
     """
 
     def __init__(self, settings: WorkerSettings, *, on_death: Callable[[str], None]) -> None:
         """``on_death`` is called with why a process was lost: "timeout", "cpu", "crash" or "idle"."""
         self._settings = settings
         self._on_death = on_death
-        self._idle: queue.Queue[_Child] = queue.Queue()
-        self._children: set[_Child] = set()
+        self._idle: queue.Queue[MediaProcess] = queue.Queue()
+        self._children: set[MediaProcess] = set()
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
+        self._go_on = _go_on
         self._office_command = _office_command(settings)
         self._limits = MediaLimits(
             max_input_bytes=settings.media_max_input_bytes,
@@ -99,6 +62,17 @@ class MediaPool:
         )
         for _ in range(settings.media_processes):
             self._idle.put(self._spawn())
+
+    def asking(self, go_on: Callable[[], None]) -> Self:
+        """The same processes for one holder, who may want no answer any more.
+
+        Args:
+            go_on: Called every second while a call waits. What it raises ends the wait, and the process that works for
+                it, which is replaced.
+        """
+        asked = copy.copy(self)
+        asked._go_on = go_on
+        return asked
 
     def probe(
         self,
@@ -181,13 +155,17 @@ class MediaPool:
         if timeout_s is not None:
             limits = replace(limits, timeout_s=min(timeout_s, limits.timeout_s))
         job = MediaJob(origin, work, limits, self._office_command)
-        child = self._take(go_on or _go_on)
+        go_on = go_on or self._go_on
+        child = self._take(go_on)
+        ends = time.monotonic() + limits.timeout_s + _MARGIN_S
         healthy = False
         answer: Answer | None = None
         try:
-            header = self._ask(child, job, go_on or _go_on)
-            if header["ok"]:
-                answer = protocol.receive_answer(child.connection, header, job)
+            self._ask(child, job, ends, go_on)
+            with self._ended_at(ends, child, job):
+                header = protocol.receive_header(child.connection)
+                if header["ok"]:
+                    answer = protocol.receive_answer(child.connection, header, job)
             healthy = True
         except (EOFError, OSError, ValueError, KeyError, TypeError, InvalidTilesError) as exc:
             raise self._lost(child) from exc
@@ -205,18 +183,18 @@ class MediaPool:
     def close(self) -> None:
         """Kill every process; running jobs end with ``MediaProcessDied``."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             for child in self._children:
                 child.end()
             self._children.clear()
 
-    def _spawn(self) -> _Child:
-        child = _Child(self._settings.media_memory_bytes, MAX_FILE_BYTES if self._office_command else 0)
+    def _spawn(self) -> MediaProcess:
+        child = MediaProcess(self._settings.media_memory_bytes, MAX_FILE_BYTES if self._office_command else 0)
         with self._lock:
             self._children.add(child)
         return child
 
-    def _take(self, go_on: Callable[[], None]) -> _Child:
+    def _take(self, go_on: Callable[[], None]) -> MediaProcess:
         """Wait for a free process for as long as ``go_on`` doesn't raise."""
         while True:
             go_on()
@@ -232,33 +210,51 @@ class MediaPool:
             self._idle.put(child)
             raise
 
-    def _living(self, child: _Child) -> _Child:
+    def _living(self, child: MediaProcess) -> MediaProcess:
         """The process, or a new one where it died while it had nothing to do: no part is to blame for that."""
-        if child.process.poll() is None or self._closed:
+        if child.process.poll() is None or self._closed.is_set():
             return child
         self._on_death("idle")
         return self._replace(child)
 
-    def _replace(self, child: _Child) -> _Child:
+    def _replace(self, child: MediaProcess) -> MediaProcess:
         child.kill()
         with self._lock:
             self._children.discard(child)
             # After the close the dead one goes round, so that whoever waits for a process is told.
-            if self._closed:
+            if self._closed.is_set():
                 return child
         return self._spawn()
 
-    def _ask(self, child: _Child, job: MediaJob, go_on: Callable[[], None]) -> dict[str, Any]:
+    def _ask(self, child: MediaProcess, job: MediaJob, ends: float, go_on: Callable[[], None]) -> None:
+        """Wait until the answer begins, but no longer than ``ends`` and as long as ``go_on`` doesn't raise."""
         protocol.send_job(child.connection, job)
-        ends = time.monotonic() + job.limits.timeout_s + _MARGIN_S
-        while not child.connection.poll(min(_ASK_S, max(0.0, ends - time.monotonic()))):
-            if time.monotonic() >= ends:
-                self._on_death("timeout")
-                raise LimitExceeded(f"preparing the input took more than {job.limits.timeout_s:g} seconds")
+        while (left_s := ends - time.monotonic()) > 0:
+            if child.connection.poll(min(_ASK_S, left_s)):
+                return
             go_on()
-        return protocol.receive_header(child.connection)
+        raise self._late(job)
 
-    def _lost(self, child: _Child) -> FleetError:
+    @contextmanager
+    def _ended_at(self, ends: float, child: MediaProcess, job: MediaJob) -> Iterator[None]:
+        """End ``child`` where the block, which reads what it says, lasts longer than until ``ends``."""
+        timer = threading.Timer(max(0.0, ends - time.monotonic()), child.end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (EOFError, OSError) as exc:
+            if time.monotonic() < ends:
+                raise
+            raise self._late(job) from exc
+        finally:
+            timer.cancel()
+
+    def _late(self, job: MediaJob) -> FleetError:
+        self._on_death("timeout")
+        return LimitExceeded(f"preparing the input took more than {job.limits.timeout_s:g} seconds")
+
+    def _lost(self, child: MediaProcess) -> FleetError:
         code = child.kill()
         if code == -signal.SIGXCPU:
             self._on_death("cpu")
@@ -267,7 +263,7 @@ class MediaPool:
         log.warning("media_process_died", exit_code=code)
         return MediaProcessDied("the process that decodes the input ended without an answer")
 
-    def _give_back(self, child: _Child, *, healthy: bool) -> None:
+    def _give_back(self, child: MediaProcess, *, healthy: bool) -> None:
         child.jobs += 1
         if not healthy or child.jobs >= self._settings.media_jobs_per_process:
             child = self._replace(child)
