@@ -46,37 +46,34 @@ class Sampling:
     start_s: float = 0.0
     end_s: float | None = None
 
-    def count(self, total: int, rate: Fraction) -> int:
-        """How many frames these are, of a clip of ``total`` frames at ``rate`` a second, without listing them.
-
-        Raises:
-            NoVideoFramesError: If the clip has no frame in the stretch.
-        """
-        return self._stretch(total, rate)[2]
-
     def numbers(self, total: int, rate: Fraction) -> Sequence[int]:
         """Ascending numbers of the frames, of a clip of ``total`` frames at ``rate`` a second.
 
-        As many as ``count`` says, and a header may claim any length: look at that first.
-
         Raises:
             NoVideoFramesError: If the clip has no frame in the stretch.
         """
-        first, length, count = self._stretch(total, rate)
-        return [first + number for number in sample_indices(length, count)]
+        first, last = self._stretch(total, rate)
+        return [first + number for number in sample_indices(last - first, self._most(last - first, rate))]
 
-    def _stretch(self, total: int, rate: Fraction) -> tuple[int, int, int]:
-        """Number of the stretch's first frame, how many frames it has, and how many of them are read."""
+    def count(self, total: int, rate: Fraction) -> int:
+        """How many ``numbers`` there are, without any of them. Raises as `numbers`."""
+        first, last = self._stretch(total, rate)
+        return min(last - first, self._most(last - first, rate))
+
+    def _stretch(self, total: int, rate: Fraction) -> tuple[int, int]:
+        """Number of the stretch's first frame, and of the one behind its last."""
         first = int(_exact(self.start_s) * rate)
         last = total if self.end_s is None else min(total, ceil(_exact(self.end_s) * rate))
         if first >= last:
             end = "its end" if self.end_s is None else f"{self.end_s:g} s"
             raise NoVideoFramesError(f"the clip has no frame from {self.start_s:g} s to {end}")
-        length = last - first
+        return first, last
+
+    def _most(self, available: int, rate: Fraction) -> int:
         if self.fps is None:
-            return first, length, min(length, self.num_frames or NUM_FRAMES)
-        spread = max(1, round(length / rate * Fraction(self.fps)))
-        return first, length, min(length, spread, self.num_frames or spread)
+            return self.num_frames or NUM_FRAMES
+        spread = max(1, round(available / rate * Fraction(self.fps)))
+        return min(spread, self.num_frames or spread)
 
 
 class VideoReader(Protocol):
@@ -136,9 +133,8 @@ class PyAvReader:
         from ovis_engine.video_scan import Picker, upright
 
         def choose(total: int, rate: Fraction) -> Sequence[int]:
-            most = self._limits.max_frames
-            # Before they are listed: a false header may claim more than the memory holds.
-            if most is not None and (count := sampling.count(total, rate)) > most:
+            count, most = sampling.count(total, rate), self._limits.max_frames
+            if most is not None and count > most:
                 raise VideoTooLargeError(f"{count} frames are asked for; the limit is {most}")
             return sampling.numbers(total, rate)
 
