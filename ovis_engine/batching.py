@@ -298,8 +298,12 @@ class _Manager(ContinuousBatchingManager):  # type: ignore[misc]
         processor.model_runner.__class__ = _ModelRunner
         processor.model_runner.shaper = self._shaper
         allocator = next(iter(processor.cache.cache_allocators.values()))
-        key_width = allocator.num_key_value_heads * allocator.head_dim
-        processor.model_runner.keeper = KeyKeeper(processor.cache.dtype, key_width, len(allocator.layer_indices))
+        processor.model_runner.keeper = KeyKeeper(
+            dtype=processor.cache.dtype,
+            key_heads=allocator.num_key_value_heads,
+            head_dim=allocator.head_dim,
+            num_layers=len(allocator.layer_indices),
+        )
         return processor
 
     def _generation_step(self) -> None:

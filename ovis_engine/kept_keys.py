@@ -26,11 +26,23 @@ _NOT_YET = -1
 
 @dataclass(frozen=True)
 class Keys:
-    """One layer's keys and values, each (any number, key heads, head_dim): those of this step, and the cache's."""
+    """One layer's keys and values.
+
+    Attributes:
+        layer: Its number.
+        fresh: (tokens, 2 * key heads, head_dim), those of this step: keys, then values.
+        cached: The cache's keys and values, each (any number, key heads, head_dim).
+    """
 
     layer: int
-    fresh: tuple[Tensor, Tensor]
+    fresh: Tensor
     cached: tuple[Tensor, Tensor]
+
+    @property
+    def halves(self) -> tuple[Tensor, Tensor]:
+        """This step's keys and values, each (tokens, key heads, head_dim)."""
+        key, value = self.fresh.chunk(2, dim=1)
+        return key, value
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ class KeptRows:
     Attributes:
         keeper: Holds the keys.
         places: (count,) int64, where their tokens are in the batch.
-        ends: (count,) int64, where the newest key of each goes, counted over all rows.
+        ends: (count * 2 * key heads,) int64, where the newest keys and values of each go, counted over a whole layer.
         hidden: As `Rows.hidden`.
         begun: Number and row of those whose keys are to be copied first.
     """
@@ -68,17 +80,17 @@ class KeptRows:
 
     def attend(self, query: Tensor, keys: Keys, scale: float, output: Tensor) -> None:
         """Attention of the rows' queries among all (tokens, heads, head_dim), into (tokens, heads * head_dim)."""
-        count = len(self.places)
-        kept = self.keeper.layer(keys)
-        for states, fresh, cached in zip(kept, keys.fresh, keys.cached, strict=True):
-            states.flatten(0, 1).index_copy_(0, self.ends, fresh[self.places].flatten(1))
-            for number, row in self.begun:
-                states[number, : len(row.index)] = cached.index_select(0, row.index).flatten(1)
-                # What a former row left there may be no number, and would not vanish when weighed with zero.
-                states[number, len(row.index) :] = 0
-        output[self.places] = attend_side_by_side(
-            query[self.places], kept[0][:count], kept[1][:count], self.hidden, scale
-        )
+        count, kept = len(self.places), self.keeper.layer(keys)
+        newest = keys.fresh[self.places].flatten(0, 1)
+        kept.view(-1, kept.shape[-1]).index_copy_(0, self.ends, newest)
+        for number, row in self.begun:
+            length = len(row.index)
+            for states, cached in zip(kept, keys.cached, strict=True):
+                states[number, :, :length] = cached.index_select(0, row.index).transpose(0, 1)
+            # What a former row left there may be no number, and would not vanish when weighed with zero.
+            kept[:, number, :, length:] = 0
+        key, value = kept[:, :count].flatten(1, 2)
+        output[self.places] = attend_side_by_side(query[self.places], key, value, self.hidden, scale)
 
 
 @dataclass
@@ -87,15 +99,17 @@ class KeyKeeper:
 
     Attributes:
         dtype: The model's.
-        key_width: Key heads times head_dim.
+        key_heads: Of each layer.
+        head_dim: Of each key.
         num_layers: Of the model.
     """
 
     dtype: torch.dtype
-    key_width: int
+    key_heads: int
+    head_dim: int
     num_layers: int
     _lengths: dict[str, int] = field(default_factory=dict)  # in the order of the rows' numbers
-    _layers: dict[int, Tensor] = field(default_factory=dict)  # each (2, rows, length, key heads * head_dim)
+    _layers: dict[int, Tensor] = field(default_factory=dict)  # each (2, rows, key heads, length, head_dim)
     _room: tuple[int, int] = (0, 0)  # rows and length
 
     def plan(self, rows: Sequence[DecodingRow]) -> KeptRows | None:
@@ -118,16 +132,24 @@ class KeyKeeper:
         return KeptRows(
             keeper=self,
             places=torch.tensor([row.place for row in ordered]),
-            ends=torch.arange(len(ordered)) * self._room[1] + counted - 1,
+            ends=self._ends(counted),
             hidden=hide_surplus(torch.arange(self._room[1]) >= counted[:, None], self.dtype),
             begun=begun,
         )
 
     def layer(self, keys: Keys) -> Tensor:
-        """One layer's copies (2, rows, length, key heads * head_dim)."""
+        """One layer's copies (2, rows, key heads, length, head_dim)."""
         if keys.layer not in self._layers:
-            self._layers[keys.layer] = torch.empty(2, *self._room, self.key_width, dtype=self.dtype)
+            num_rows, length = self._room
+            shape = (2, num_rows, self.key_heads, length, self.head_dim)
+            self._layers[keys.layer] = torch.empty(shape, dtype=self.dtype)
         return self._layers[keys.layer]
+
+    def _ends(self, lengths: Tensor) -> Tensor:
+        """Where the last keys and values of rows of these lengths are: (rows * 2 * key heads,), over a whole layer."""
+        num_rows, length = self._room
+        heads = torch.arange(2 * num_rows * self.key_heads).view(2, num_rows, self.key_heads)[:, : len(lengths)]
+        return (heads.transpose(0, 1) * length + (lengths - 1)[:, None, None]).flatten()
 
     def _make_room(self, lengths: dict[str, int], longest: int) -> bool:
         """Lets go of rows that are gone and takes in new ones; False if that would take too much memory."""
@@ -140,14 +162,15 @@ class KeyKeeper:
         if len(lengths) <= num_rows and wanted <= length < wanted + 2 * KEY_STEP:
             return True
         wanted_rows = -(-len(lengths) // ROW_STEP) * ROW_STEP
-        if 2 * self.num_layers * wanted_rows * wanted * self.key_width * self.dtype.itemsize > MAX_BYTES:
+        key_width = self.key_heads * self.head_dim
+        if 2 * self.num_layers * wanted_rows * wanted * key_width * self.dtype.itemsize > MAX_BYTES:
             return False
         copied = sum(kept != _NOT_YET for kept in self._lengths.values())  # new rows are at the end
         shared = min(length, wanted)
         for layer, states in self._layers.items():
-            moved = states.new_empty(2, wanted_rows, wanted, self.key_width)
-            moved[:, :copied, :shared] = states[:, :copied, :shared]
-            moved[:, :copied, shared:] = 0
+            moved = states.new_empty(2, wanted_rows, self.key_heads, wanted, self.head_dim)
+            moved[:, :copied, :, :shared] = states[:, :copied, :, :shared]
+            moved[:, :copied, :, shared:] = 0
             self._layers[layer] = moved
         self._room = (wanted_rows, wanted)
         return True

@@ -100,13 +100,14 @@ class Step:
             in_cache=in_cache,
         )
 
-    def write(self, batch: dict[str, Any], layer: int, key: Tensor, value: Tensor) -> Keys:
-        """Puts a layer's new keys and values (tokens, key heads, head_dim) into the cache."""
+    def write(self, batch: dict[str, Any], layer: int, fresh: Tensor) -> Keys:
+        """Puts a layer's new keys and values (tokens, 2 * key heads, head_dim) into the cache."""
         allocator = batch["cache"].layer_to_allocator[layer]
         (places,) = batch["write_index"]
+        keys = Keys(layer, fresh, allocator._kv_token_views[layer])
         # With nothing to read, the library only writes.
-        allocator.update(key, value, layer, places[:0], places)
-        return Keys(layer, (key, value), allocator._kv_token_views[layer])
+        allocator.update(*keys.halves, layer, places[:0], places)
+        return keys
 
     def attend(self, query: Tensor, keys: Keys, scale: float) -> Tensor:
         """Attention of all queries (tokens, heads, head_dim); returns (tokens, heads * head_dim)."""
@@ -114,7 +115,7 @@ class Step:
         self._attend_rows(self.rows, query, keys, scale, output)
         for chunk in self.chunks:
             if chunk.index is None:
-                key, value = (states[chunk.queries] for states in keys.fresh)
+                key, value = (states[chunk.queries] for states in keys.halves)
             else:
                 key, value = (states.index_select(0, chunk.index) for states in keys.cached)
             output[chunk.queries] = attend_causally(query[chunk.queries], key, value, scale)
@@ -130,7 +131,7 @@ class Step:
         if self.kept is not None:
             self.kept.attend(query, keys, scale, output)
         for rows in groups:
-            read = keys.cached if self.in_cache else keys.fresh
+            read = keys.cached if self.in_cache else keys.halves
             output[rows.places] = rows.attend(query[rows.places], *read, scale)
 
 
