@@ -21,7 +21,7 @@ from ovis_engine.dispatch import Dispatcher
 from ovis_engine.front import VisionFront
 from ovis_engine.job import Job, check_fits
 from ovis_engine.locate import locate_checkpoint
-from ovis_engine.packed_layer import pack_layers
+from ovis_engine.packed_model import pack_layers
 from ovis_engine.packing import pack_language_model, pack_linears, packing_pays
 from ovis_engine.partition import Room, largest_partition
 from ovis_engine.prompt import Prompter

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -17,8 +18,6 @@ from ovis_engine.decoding_rows import KEY_STEP, MAX_GROWTH, attend_side_by_side,
 
 #: Most memory for the copies of all layers' keys and values, in bytes.
 MAX_BYTES = 256 * 2**20
-#: Rows for which room is made at once.
-ROW_STEP = 8
 
 #: The length of a row whose keys are not copied yet.
 _NOT_YET = -1
@@ -102,15 +101,29 @@ class KeyKeeper:
         key_heads: Of each layer.
         head_dim: Of each key.
         num_layers: Of the model.
+        max_rows: Most rows of a step.
     """
 
     dtype: torch.dtype
     key_heads: int
     head_dim: int
     num_layers: int
+    max_rows: int
     _lengths: dict[str, int] = field(default_factory=dict)  # in the order of the rows' numbers
     _layers: dict[int, Tensor] = field(default_factory=dict)  # each (2, rows, key heads, length, head_dim)
     _room: tuple[int, int] = (0, 0)  # rows and length
+
+    @classmethod
+    def for_cache(cls, cache: Any, max_rows: int) -> Self:
+        """A keeper beside the library's paged cache."""
+        allocator = next(iter(cache.cache_allocators.values()))
+        return cls(
+            dtype=cache.dtype,
+            key_heads=allocator.num_key_value_heads,
+            head_dim=allocator.head_dim,
+            num_layers=len(allocator.layer_indices),
+            max_rows=max_rows,
+        )
 
     def plan(self, rows: Sequence[DecodingRow]) -> KeptRows | None:
         """Makes room for a step's rows, once for all layers; None where their keys are not kept."""
@@ -140,16 +153,19 @@ class KeyKeeper:
     def layer(self, keys: Keys) -> Tensor:
         """One layer's copies (2, rows, key heads, length, head_dim)."""
         if keys.layer not in self._layers:
-            num_rows, length = self._room
-            shape = (2, num_rows, self.key_heads, length, self.head_dim)
-            self._layers[keys.layer] = torch.empty(shape, dtype=self.dtype)
+            self._layers[keys.layer] = self._empty()
         return self._layers[keys.layer]
 
     def _ends(self, lengths: Tensor) -> Tensor:
         """Where the last keys and values of rows of these lengths are: (rows * 2 * key heads,), over a whole layer."""
         num_rows, length = self._room
-        heads = torch.arange(2 * num_rows * self.key_heads).view(2, num_rows, self.key_heads)[:, : len(lengths)]
+        heads = torch.arange(2 * num_rows * self.key_heads).view(2, num_rows, -1)[:, : len(lengths)]
         return (heads.transpose(0, 1) * length + (lengths - 1)[:, None, None]).flatten()
+
+    def _empty(self) -> Tensor:
+        # Of rows that are not there nothing is touched, so that they take no memory.
+        num_rows, length = self._room
+        return torch.empty(2, num_rows, self.key_heads, length, self.head_dim, dtype=self.dtype)
 
     def _make_room(self, lengths: dict[str, int], longest: int) -> bool:
         """Lets go of rows that are gone and takes in new ones; False if that would take too much memory."""
@@ -161,18 +177,17 @@ class KeyKeeper:
         # Not smaller for a little: whatever is kept is copied.
         if len(lengths) <= num_rows and wanted <= length < wanted + 2 * KEY_STEP:
             return True
-        wanted_rows = -(-len(lengths) // ROW_STEP) * ROW_STEP
-        key_width = self.key_heads * self.head_dim
-        if 2 * self.num_layers * wanted_rows * wanted * key_width * self.dtype.itemsize > MAX_BYTES:
+        row_bytes = 2 * self.num_layers * self.key_heads * wanted * self.head_dim * self.dtype.itemsize
+        self._room = (min(self.max_rows, MAX_BYTES // row_bytes), wanted)
+        if len(lengths) > self._room[0]:
             return False
         copied = sum(kept != _NOT_YET for kept in self._lengths.values())  # new rows are at the end
         shared = min(length, wanted)
         for layer, states in self._layers.items():
-            moved = states.new_empty(2, wanted_rows, self.key_heads, wanted, self.head_dim)
+            moved = self._empty()
             moved[:, :copied, :, :shared] = states[:, :copied, :, :shared]
             moved[:, :copied, :, shared:] = 0
             self._layers[layer] = moved
-        self._room = (wanted_rows, wanted)
         return True
 
     def _drop(self, gone: set[str]) -> None:

@@ -7,16 +7,13 @@ products. Of the last layer only what logits are made from is computed, besides 
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
-from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from ovis_engine.attention import packed_attention
-from ovis_engine.packing import PackedGatedMlp, PackedLinear, activation_of
+from ovis_engine.packing import PackedGatedMlp, PackedLinear
 from ovis_engine.steps import STEP, Step
 
 
@@ -111,7 +108,7 @@ class PackedLayer(nn.Module):
         heads: Tensor = self.joined(normed).view(*normed.shape[:2], -1, self._head_dim)
         turned = heads[:, :, : -self._parts[2]]
         wide = turned.float()
-        torch.view_as_complex(wide.unflatten(-1, (-1, 2))).mul_(rotations)
+        torch.view_as_complex(wide.view(*wide.shape[:-1], -1, 2)).mul_(rotations)
         turned.copy_(wide)
         return heads
 
@@ -119,33 +116,6 @@ class PackedLayer(nn.Module):
         """What follows the attention (..., heads * head_dim)."""
         hidden = self.out.plus(attended, hidden)
         return self.mlp.plus(self.mlp_norm(hidden), hidden)
-
-
-def pack_layers(language_model: PreTrainedModel) -> bool:
-    """Replaces the decoder layers of a loaded language model, in place and for good, if all are of a known kind.
-
-    Returns:
-        Whether they were.
-    """
-    model: Any = language_model.model
-    if not all(packs(layer) for layer in model.layers):
-        return False
-    last = len(model.layers) - 1
-    for number, layer in enumerate(list(model.layers)):
-        activation = activation_of(layer.mlp)
-        assert activation is not None
-        model.layers[number] = PackedLayer(layer, activation, is_last=number == last)
-    model.rotary_emb = Rotations(model.rotary_emb)
-    return True
-
-
-def packs(layer: nn.Module) -> bool:
-    """Whether a library layer is of a kind that `PackedLayer` computes."""
-    if type(layer) not in (Qwen2DecoderLayer, LlamaDecoderLayer):
-        return False
-    attention: Any = layer.self_attn
-    whole = getattr(attention, "sliding_window", None) is None
-    return whole and attention.head_dim % 2 == 0 and activation_of(cast(nn.Module, layer.mlp)) is not None
 
 
 def _join(attention: Any) -> nn.Linear:

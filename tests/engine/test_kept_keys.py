@@ -13,6 +13,8 @@ from ovis_engine.decoding_rows import group_rows
 from ovis_engine.kept_keys import DecodingRow, KeptRows, KeyKeeper, Keys
 
 HEADS, KEY_HEADS, HEAD_DIM, NUM_LAYERS, CACHE_TOKENS = 4, 2, 8, 2, 4000
+#: More than the steps below ever have.
+MAX_ROWS = 40
 
 #: What happens before each step: rows that begin, with their lengths, and how many of the oldest leave.
 steps = st.lists(st.tuples(st.lists(st.integers(1, 90), max_size=4), st.integers(0, 3)), min_size=1, max_size=8)
@@ -59,7 +61,7 @@ def check(cache: Cache, kept: KeptRows, rows: list[DecodingRow]) -> None:
 @given(steps)
 @settings(max_examples=15, deadline=None)
 def test_rows_that_come_and_go_attend_to_their_own_keys(plan: list[tuple[list[int], int]]) -> None:
-    cache, keeper, began = Cache(), KeyKeeper(torch.float32, KEY_HEADS, HEAD_DIM, NUM_LAYERS), 0
+    cache, keeper, began = Cache(), KeyKeeper(torch.float32, KEY_HEADS, HEAD_DIM, NUM_LAYERS, MAX_ROWS), 0
     for lengths, num_leaving in plan:
         for name in list(cache.rows)[:num_leaving]:
             cache.leave(name)
@@ -78,10 +80,10 @@ def test_rows_that_are_too_uneven_or_too_large_are_not_kept() -> None:
     def rows(*lengths: int) -> list[DecodingRow]:
         return [DecodingRow(str(place), place, torch.arange(length)) for place, length in enumerate(lengths)]
 
-    keeper = KeyKeeper(torch.float32, KEY_HEADS, HEAD_DIM, NUM_LAYERS)
+    keeper = KeyKeeper(torch.float32, KEY_HEADS, HEAD_DIM, NUM_LAYERS, MAX_ROWS)
     assert keeper.plan(rows(100, 90)) is not None
     assert keeper.plan(rows(5, 6, 7, 3000)) is None
     assert keeper.plan([]) is None
-    fitting = kept_keys.MAX_BYTES // (2 * NUM_LAYERS * kept_keys.ROW_STEP * KEY_HEADS * HEAD_DIM * 4)
+    fitting = kept_keys.MAX_BYTES // (2 * NUM_LAYERS * KEY_HEADS * HEAD_DIM * 4)
     assert keeper.plan(rows(fitting)) is not None
     assert keeper.plan(rows(fitting + 1)) is None

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from ovis_engine.attention import set_attention
 from ovis_engine.batching import DecodeLoop
 from ovis_engine.checkpoint import load_model
-from ovis_engine.packed_layer import PackedLayer, Rotations, pack_layers
+from ovis_engine.packed_layer import PackedLayer, Rotations
+from ovis_engine.packed_model import pack_layers
 from ovis_engine.packing import packing_pays
 from ovis_engine.row import Row
 from ovis_engine.usage import LoopLimits, RowEnd

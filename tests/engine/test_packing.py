@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ovis_engine.packed_layer import pack_layers
+from ovis_engine.packed_model import pack_layers
 from ovis_engine.packing import (
     PackedGatedMlp,
     PackedLinear,
