@@ -145,7 +145,7 @@ class EngineConfig:
         page_size: Tokens per KV cache page, at least 4; whole pages of equal prompts are shared.
         max_batch_tokens: Most tokens of one step; longer prompts are prefilled in chunks.
         long_prompt_tokens: Prompts longer than this are prefilled in smaller chunks while rows decode.
-        chunk_tokens: Size of these chunks; None means 24 on a CPU and max_batch_tokens on a GPU.
+        chunk_tokens: Size of these chunks; None means 16 on a CPU and max_batch_tokens on a GPU.
         visual_pool_rows: Visual tokens kept on the device, over all pictures; rounded down to whole tiles.
         vision_batch_tiles: Most tiles per run of the vision tower; None means 8 on a GPU and 1 on a CPU, where
             tower and decode loop take turns and more tiles at once are no faster.
