@@ -19,7 +19,7 @@ PORTION = 2**21
 MAX_BLOCK = 128
 #: Numbers of keys are multiples of this: the softmax is half as fast for others, and every new shape costs a kernel.
 ALIGNMENT = 32
-#: Fewest queries for which the products are worth their setup: 24 over 2 000 keys take half of what SDPA takes, 8 as long.
+#: Fewest queries for which products are worth their setup: 24 over 2 000 keys take half of what SDPA takes, 8 as long.
 MIN_QUERIES = 8
 
 
