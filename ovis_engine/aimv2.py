@@ -24,8 +24,13 @@ class RMSNorm(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Normalises the last dimension; keeps shape and dtype."""
         wide = hidden.float()
-        wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return wide.mul_(self.weight.float()).to(hidden.dtype)
+        if hidden.dtype == torch.float32 or hidden.requires_grad:
+            # As the reference has it, so that sums agree to the last bit.
+            wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+            return wide.mul_(self.weight.float()).to(hidden.dtype)
+        squares = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
+        factor = squares.div_(wide.shape[-1]).add_(self.eps).rsqrt_()
+        return wide.mul_(factor).mul_(self.weight.float()).to(hidden.dtype)
 
 
 class Aimv2Block(nn.Module):

@@ -114,7 +114,7 @@ def packed_attention(
     step: Step | None = kwargs.get(STEP)
     if step is not None and softcap is None and sliding_window is None:
         query, key, value = (heads[0].transpose(0, 1) for heads in (query, key, value))
-        states = step.write(kwargs | {"cache": cache}, cast(int, module.layer_idx), key, value)
+        states = step.write(kwargs | {"cache": cache}, cast(int, module.layer_idx), torch.cat((key, value), 1))
         return step.attend(query, states, _scale(scaling, query)).view(1, *query.shape), None
     # Writes the new tokens and returns all tokens that some query may see, of all sequences.
     key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)

@@ -31,6 +31,7 @@ from transformers.generation.continuous_batching.scheduler import SCHEDULER_MAPP
 from ovis_engine.attention import PACKED_ATTENTION
 from ovis_engine.chunked_prefill import ChunkingScheduler
 from ovis_engine.kept_keys import KeyKeeper
+from ovis_engine.packed_model import PackedModel
 from ovis_engine.row import Row
 from ovis_engine.shaping import shape_logits
 from ovis_engine.steps import STEP, Step
@@ -203,12 +204,17 @@ class _ModelRunner(ModelRunner):  # type: ignore[misc]
 
     shaper: _Shaper
     keeper: KeyKeeper
+    packed: PackedModel | None
 
     def compute_batch(self, model: PreTrainedModel, batch_data: dict[str, Any]) -> None:
         if model.device.type == "cpu" and model.config._attn_implementation == PACKED_ATTENTION:
-            names = [request.state.request_id for request in self.inputs_and_outputs.requests_in_batch]
-            batch_data[STEP] = Step.of(batch_data, names, self.keeper)
-        super().compute_batch(model, batch_data)
+            requests = self.inputs_and_outputs.requests_in_batch
+            owners = [request.state.logit_processor_kwargs[ROW] for request in requests]
+            batch_data[STEP] = Step.of(batch_data, owners, self.keeper)
+        super().compute_batch(self.packed or model, batch_data)
+
+    def supports_logits_to_keep(self, model: PreTrainedModel) -> bool:
+        return self.packed is not None or bool(super().supports_logits_to_keep(model))
 
     def _get_forward_fn(self, use_block_table: bool) -> tuple[Callable[..., None], bool]:
         forward, use_graph = super()._get_forward_fn(use_block_table)
@@ -306,11 +312,10 @@ class _Manager(ContinuousBatchingManager):  # type: ignore[misc]
     def _create_batch_processor(self) -> Any:
         processor = super()._create_batch_processor()
         processor.model_runner.__class__ = _ModelRunner
-        processor.model_runner.shaper = self._shaper
-        allocator = next(iter(processor.cache.cache_allocators.values()))
-        key_width = allocator.num_key_value_heads * allocator.head_dim
-        processor.model_runner.keeper = KeyKeeper(processor.cache.dtype, key_width, len(allocator.layer_indices))
-        processor.model_runner.keeper.max_bytes = self._kept_keys_bytes
+        processor.model_runner.shaper, processor.model_runner.packed = self._shaper, PackedModel.of(self.model)
+        processor.model_runner.keeper = KeyKeeper.for_cache(
+            processor.cache, self.continuous_batching_config.max_requests_per_batch, self._kept_keys_bytes
+        )
         return processor
 
     def _generation_step(self) -> None:

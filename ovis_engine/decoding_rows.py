@@ -46,9 +46,13 @@ class Rows:
         Returns:
             (count, heads * head_dim).
         """
-        count, key_width = query.shape[0], key.shape[1] * key.shape[2]
-        # All heads of a key side by side, as they are stored, so that nothing is copied but what is read.
-        keys, values = (states.index_select(0, self.index).view(count, -1, key_width) for states in (key, value))
+        count, key_heads = query.shape[0], key.shape[1]
+        # (count, key heads, length), so that each head's keys come out side by side.
+        index = self.index.view(count, 1, -1) * key_heads + torch.arange(key_heads)[:, None]
+        keys, values = (
+            states.flatten(0, 1).index_select(0, index.flatten()).view(count * key_heads, -1, states.shape[2])
+            for states in (key, value)
+        )
         return attend_side_by_side(query, keys, values, self.hidden, scale)
 
 
@@ -57,7 +61,7 @@ def attend_side_by_side(query: Tensor, keys: Tensor, values: Tensor, hidden: Ten
 
     Args:
         query: (count, heads, head_dim).
-        keys: (count, length, key heads * head_dim), contiguous.
+        keys: (count * key heads, length, head_dim), contiguous.
         values: As keys.
         hidden: (count, 1, length), added to the scores.
         scale: Factor on the scores.
@@ -66,15 +70,13 @@ def attend_side_by_side(query: Tensor, keys: Tensor, values: Tensor, hidden: Ten
         (count, heads * head_dim).
     """
     count, heads, head_dim = query.shape
-    key_heads = keys.shape[2] // head_dim
-    # Each query is zero where other heads' keys are: wasted products cost less than taking the heads apart.
-    wide = query.new_zeros(count, key_heads, heads // key_heads, key_heads, head_dim)
-    grouped = (query * scale).view(count, key_heads, heads // key_heads, head_dim)
-    wide.diagonal(0, 1, 3).copy_(grouped.permute(0, 2, 3, 1))
-    scores = torch.bmm(wide.view(count, heads, -1), keys.transpose(1, 2))  # (count, heads, length)
-    weights = scores.add_(hidden).softmax(-1)
-    mixed = torch.bmm(weights, values).view_as(wide).diagonal(0, 1, 3)  # (count, group, head_dim, key heads)
-    return mixed.permute(0, 3, 1, 2).reshape(count, heads * head_dim)
+    # The heads of a group are queries of their key head: nothing is taken apart or put together.
+    grouped = query.reshape(len(keys), -1, head_dim)
+    products = torch.bmm(grouped, keys.transpose(1, 2))  # (count * key heads, group, length)
+    scores = products.view(count, heads, -1)
+    torch.add(hidden, scores, alpha=scale, out=scores)
+    torch.softmax(scores, -1, out=scores)
+    return torch.bmm(products, values).view(count, heads * head_dim)
 
 
 def group_rows(places: Sequence[int], spans: Sequence[slice], index: Tensor, dtype: torch.dtype) -> list[Rows]:

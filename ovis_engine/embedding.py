@@ -62,6 +62,10 @@ class VisualEmbedding(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Maps integer ids (...) to embeddings (..., hidden) in the model's dtype."""
         visual = input_ids >= self.base
+        if input_ids.device.type == "cpu" and not visual.any():
+            # As in every step that only decodes.
+            embedded: Tensor = self.text(input_ids)
+            return embedded
         text = self.text(torch.where(visual, 0, input_ids))
         rows = self.pool[torch.where(visual, (input_ids - self.base) % self.num_rows, 0)]
         return torch.where(visual.unsqueeze(-1), rows, text)

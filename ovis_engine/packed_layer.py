@@ -7,16 +7,13 @@ products. Of the last layer only what logits are made from is computed, besides 
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.models.llama.modeling_llama import LlamaDecoderLayer
-from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 
 from ovis_engine.attention import packed_attention
-from ovis_engine.packing import PackedGatedMlp, PackedLinear, activation_of
+from ovis_engine.packing import PackedGatedMlp, PackedLinear
 from ovis_engine.steps import STEP, Step
 
 
@@ -27,14 +24,15 @@ class PackedNorm(nn.Module):
         """Copies a library norm's weight (width)."""
         super().__init__()
         self.weight = nn.Parameter(norm.weight.detach().float(), requires_grad=False)
-        self.eps = norm.variance_epsilon
+        self.eps = torch.tensor(norm.variance_epsilon)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Normalises the last dimension; keeps shape and dtype."""
         # Arithmetic in float32 is several times as fast as in bfloat16 where the CPU has no instructions for it.
         wide = hidden.to(torch.float32, copy=True)
-        squares = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
-        return wide.mul_(squares.div_(wide.shape[-1]).add_(self.eps).rsqrt_()).mul_(self.weight).to(hidden.dtype)
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        factor = torch.addcmul(self.eps, length, length, value=1 / wide.shape[-1]).rsqrt_()
+        return wide.mul_(factor).mul_(self.weight).to(hidden.dtype)
 
 
 class Rotations(nn.Module):
@@ -68,10 +66,11 @@ class PackedLayer(nn.Module):
         #: Read by the attention function.
         self.layer_idx: int = attention.layer_idx
         self._scale, self._head_dim, self._is_last = attention.scaling, attention.head_dim, is_last
-        self._turned_heads, joined = _join(attention)
-        self._key_heads = attention.k_proj.out_features // self._head_dim
+        parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+        #: Heads of queries, keys and values.
+        self._parts = [part.out_features // self._head_dim for part in parts]
         self.norm, self.mlp_norm = PackedNorm(layer.input_layernorm), PackedNorm(layer.post_attention_layernorm)
-        self.joined, self.out = PackedLinear(joined), PackedLinear(attention.o_proj)
+        self.joined, self.out = PackedLinear(_join(attention)), PackedLinear(attention.o_proj)
         self.mlp = PackedGatedMlp(layer.mlp, activation)
 
     def forward(
@@ -87,30 +86,31 @@ class PackedLayer(nn.Module):
 
         With a `Step` in the batch the last layer changes only the sequences' last tokens, in place.
         """
-        query, key, value = self._heads(self.norm(hidden), position_embeddings)
+        heads = self._heads(self.norm(hidden), position_embeddings)
         step: Step | None = batch.get(STEP)
         if step is None:
-            query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))
+            query, key, value = (part.transpose(1, 2) for part in torch.split(heads, self._parts, dim=2))
             if past_key_values is not None:
                 key, value = past_key_values.update(key, value, self.layer_idx)
             attended, _ = packed_attention(self, query, key, value, attention_mask, scaling=self._scale, **batch)
             return self._finish(attended.flatten(2), hidden)
-        keys = step.write(batch, self.layer_idx, key[0], value[0])
+        query, fresh = heads[0].tensor_split([self._parts[0]], dim=1)
+        keys = step.write(batch, self.layer_idx, fresh)
         if not (self._is_last and step.chunks):
-            return self._finish(step.attend(query[0], keys, self._scale).unsqueeze(0), hidden)
+            return self._finish(step.attend(query, keys, self._scale).unsqueeze(0), hidden)
         places = step.last_tokens
-        attended = step.attend_last_tokens(query[0], keys, self._scale)
+        attended = step.attend_last_tokens(query, keys, self._scale)
         hidden[0, places] = self._finish(attended, hidden[0, places])
         return hidden
 
-    def _heads(self, normed: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (b, tokens, heads, head_dim), the first two turned."""
-        heads = self.joined(normed).unflatten(-1, (-1, self._head_dim))
-        turned = heads[:, :, : self._turned_heads].float()
-        torch.view_as_complex(turned.unflatten(-1, (-1, 2))).mul_(rotations)
-        rounded = turned.to(heads.dtype)
-        num_queries = self._turned_heads - self._key_heads
-        return rounded[:, :, :num_queries], rounded[:, :, num_queries:], heads[:, :, self._turned_heads :]
+    def _heads(self, normed: Tensor, rotations: Tensor) -> Tensor:
+        """Queries, keys and values (b, tokens, all their heads, head_dim), the first two turned."""
+        heads: Tensor = self.joined(normed).view(*normed.shape[:2], -1, self._head_dim)
+        turned = heads[:, :, : -self._parts[2]]
+        wide = turned.float()
+        torch.view_as_complex(wide.view(*wide.shape[:-1], -1, 2)).mul_(rotations)
+        turned.copy_(wide)
+        return heads
 
     def _finish(self, attended: Tensor, hidden: Tensor) -> Tensor:
         """What follows the attention (..., heads * head_dim)."""
@@ -118,35 +118,8 @@ class PackedLayer(nn.Module):
         return self.mlp.plus(self.mlp_norm(hidden), hidden)
 
 
-def pack_layers(language_model: PreTrainedModel) -> bool:
-    """Replaces the decoder layers of a loaded language model, in place and for good, if all are of a known kind.
-
-    Returns:
-        Whether they were.
-    """
-    model: Any = language_model.model
-    if not all(packs(layer) for layer in model.layers):
-        return False
-    last = len(model.layers) - 1
-    for number, layer in enumerate(list(model.layers)):
-        activation = activation_of(layer.mlp)
-        assert activation is not None
-        model.layers[number] = PackedLayer(layer, activation, is_last=number == last)
-    model.rotary_emb = Rotations(model.rotary_emb)
-    return True
-
-
-def packs(layer: nn.Module) -> bool:
-    """Whether a library layer is of a kind that `PackedLayer` computes."""
-    if type(layer) not in (Qwen2DecoderLayer, LlamaDecoderLayer):
-        return False
-    attention: Any = layer.self_attn
-    whole = getattr(attention, "sliding_window", None) is None
-    return whole and attention.head_dim % 2 == 0 and activation_of(cast(nn.Module, layer.mlp)) is not None
-
-
-def _join(attention: Any) -> tuple[int, nn.Linear]:
-    """One layer for queries, keys and values, with each turned pair side by side; and how many heads are turned."""
+def _join(attention: Any) -> nn.Linear:
+    """One layer for queries, keys and values, with each turned pair side by side."""
     head_dim = attention.head_dim
     pairs = torch.arange(head_dim).view(2, -1).t().flatten()
     turned = attention.q_proj.out_features + attention.k_proj.out_features
@@ -159,4 +132,4 @@ def _join(attention: Any) -> tuple[int, nn.Linear]:
     if parts[0].bias is not None:
         bias = torch.cat([part.bias.detach() for part in parts])
         joined.bias = nn.Parameter(bias[order], requires_grad=False)
-    return turned // head_dim, joined
+    return joined

@@ -41,11 +41,6 @@ class PackedLinear(nn.Module):
         mapped: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, self.packed, self.bias, activation, [], algorithm)
         return mapped
 
-    def times(self, hidden: Tensor, factor: Tensor) -> Tensor:
-        """As `forward`, then multiplied by a factor of the same shape, in one pass."""
-        mapped: Tensor = torch.ops.mkldnn._linear_pointwise.binary(hidden, factor, self.packed, self.bias, "mul")
-        return mapped
-
     def plus(self, hidden: Tensor, addend: Tensor) -> Tensor:
         """As `forward`, then added to something of the same shape, in one pass."""
         mapped: Tensor = torch.ops.mkldnn._linear_pointwise.binary(hidden, addend, self.packed, self.bias, "add")
@@ -73,7 +68,7 @@ class PackedGatedMlp(nn.Module):
         return self.down.plus(self._gated(hidden), addend)
 
     def _gated(self, hidden: Tensor) -> Tensor:
-        return self.up.times(hidden, self.gate.activated(hidden, self._activation))
+        return _gated(self.gate.activated(hidden, self._activation), self.up, hidden)
 
 
 def packing_pays(device: torch.device, dtype: torch.dtype) -> bool:
@@ -106,7 +101,7 @@ def pack_linears(module: nn.Module) -> None:
 def swish_gated(gate: nn.Module, up: nn.Module, hidden: Tensor) -> Tensor:
     """``silu(gate(hidden)) * up(hidden)``, fused where the layers are packed."""
     if isinstance(gate, PackedLinear) and isinstance(up, PackedLinear):
-        return up.times(hidden, gate.activated(hidden, "swish"))
+        return _gated(gate.activated(hidden, "swish"), up, hidden)
     gated: Tensor = functional.silu(gate(hidden)) * up(hidden)
     return gated
 
@@ -129,3 +124,8 @@ def activation_of(mlp: nn.Module) -> str | None:
     if torch.equal(found, functional.silu(probe)):
         return "swish"
     return "gelu" if torch.equal(found, functional.gelu(probe, approximate="tanh")) else None
+
+
+def _gated(gate: Tensor, up: PackedLinear, hidden: Tensor) -> Tensor:
+    # A factor that rides on the product costs it more than a pass of its own (0.5 ms against 0.15 for 550 tokens).
+    return gate.mul_(up(hidden))

@@ -152,7 +152,7 @@ class EngineConfig:
         page_size: Tokens per KV cache page, at least 4; whole pages of equal prompts are shared.
         max_batch_tokens: Most tokens of one step; longer prompts are prefilled in chunks.
         long_prompt_tokens: Prompts longer than this are prefilled in smaller chunks while rows decode.
-        chunk_tokens: Size of these chunks; None means 24 on a CPU and max_batch_tokens on a GPU.
+        chunk_tokens: Size of these chunks; None means 16 on a CPU and max_batch_tokens on a GPU.
         kept_keys_bytes: On a CPU, most memory for copies of the decoding rows' keys and values side by side; rows that
             don't fit are read from the pages, which takes longer the larger the model. At least 0.
         visual_pool_rows: Visual tokens kept on the device, over all pictures; rounded down to whole tiles.

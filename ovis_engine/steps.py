@@ -6,7 +6,7 @@ later chunks read the cache. Like `ovis_engine.batching`, touches the library's 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, starmap
 from typing import Any, Self
@@ -57,12 +57,12 @@ class Step:
     in_cache: bool
 
     @classmethod
-    def of(cls, batch: dict[str, Any], names: Sequence[str], keeper: KeyKeeper) -> Self | None:
+    def of(cls, batch: dict[str, Any], owners: Sequence[Hashable], keeper: KeyKeeper) -> Self | None:
         """Reads the library's description of a packed batch.
 
         Args:
             batch: What the library gives the model.
-            names: The sequences' request ids.
+            owners: What the sequences belong to, as `DecodingRow.owner`.
             keeper: Of this loop; told which rows decode.
 
         Returns:
@@ -84,7 +84,7 @@ class Step:
         kept = None
         if in_cache:
             kept = keeper.plan(
-                [DecodingRow(names[number], queries[number].start, index[keys[number]]) for number in rows]
+                [DecodingRow(owners[number], queries[number].start, index[keys[number]]) for number in rows]
             )
 
         def group(wanted: Sequence[int]) -> tuple[Rows, ...]:
@@ -100,13 +100,14 @@ class Step:
             in_cache=in_cache,
         )
 
-    def write(self, batch: dict[str, Any], layer: int, key: Tensor, value: Tensor) -> Keys:
-        """Puts a layer's new keys and values (tokens, key heads, head_dim) into the cache."""
+    def write(self, batch: dict[str, Any], layer: int, fresh: Tensor) -> Keys:
+        """Puts a layer's new keys and values (tokens, 2 * key heads, head_dim) into the cache."""
         allocator = batch["cache"].layer_to_allocator[layer]
         (places,) = batch["write_index"]
+        keys = Keys(layer, fresh, allocator._kv_token_views[layer])
         # With nothing to read, the library only writes.
-        allocator.update(key, value, layer, places[:0], places)
-        return Keys(layer, (key, value), allocator._kv_token_views[layer])
+        allocator.update(*keys.halves, layer, places[:0], places)
+        return keys
 
     def attend(self, query: Tensor, keys: Keys, scale: float) -> Tensor:
         """Attention of all queries (tokens, heads, head_dim); returns (tokens, heads * head_dim)."""
@@ -114,7 +115,7 @@ class Step:
         self._attend_rows(self.rows, query, keys, scale, output)
         for chunk in self.chunks:
             if chunk.index is None:
-                key, value = (states[chunk.queries] for states in keys.fresh)
+                key, value = (states[chunk.queries] for states in keys.halves)
             else:
                 key, value = (states.index_select(0, chunk.index) for states in keys.cached)
             output[chunk.queries] = attend_causally(query[chunk.queries], key, value, scale)
@@ -130,7 +131,7 @@ class Step:
         if self.kept is not None:
             self.kept.attend(query, keys, scale, output)
         for rows in groups:
-            read = keys.cached if self.in_cache else keys.fresh
+            read = keys.cached if self.in_cache else keys.halves
             output[rows.places] = rows.attend(query[rows.places], *read, scale)
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovis_engine import kept_keys
+from ovis_engine import Engine, Request, kept_keys
 from ovis_engine.decoding_rows import group_rows
 from ovis_engine.kept_keys import DecodingRow, KeptRows, KeyKeeper, Keys
+from tests.engine.conftest import SMALL, TINY, picture
 
 HEADS, KEY_HEADS, HEAD_DIM, NUM_LAYERS, CACHE_TOKENS = 4, 2, 8, 2, 4000
-WIDTH = KEY_HEADS * HEAD_DIM
+#: More than the steps below ever have.
+MAX_ROWS = 40
 
 #: What happens before each step: rows that begin, with their lengths, and how many of the oldest leave.
 steps = st.lists(st.tuples(st.lists(st.integers(1, 90), max_size=4), st.integers(0, 3)), min_size=1, max_size=8)
@@ -48,7 +51,7 @@ def check(cache: Cache, kept: KeptRows, rows: list[DecodingRow]) -> None:
     newest = [int(row.index[-1]) for row in rows]
     for layer, states in enumerate(cache.layers):
         found, expected = torch.empty(2, len(rows), HEADS * HEAD_DIM)
-        keys = Keys(layer, (states[0, newest], states[1, newest]), (states[0], states[1]))
+        keys = Keys(layer, torch.cat((states[0, newest], states[1, newest]), 1), (states[0], states[1]))
         kept.attend(query, keys, 0.3, found)
         ends = torch.tensor([0, *(len(row.index) for row in rows)]).cumsum(0).tolist()
         spans = [slice(start, stop) for start, stop in pairwise(ends)]
@@ -60,7 +63,8 @@ def check(cache: Cache, kept: KeptRows, rows: list[DecodingRow]) -> None:
 @given(steps)
 @settings(max_examples=15, deadline=None)
 def test_rows_that_come_and_go_attend_to_their_own_keys(plan: list[tuple[list[int], int]]) -> None:
-    cache, keeper, began = Cache(), KeyKeeper(torch.float32, WIDTH, NUM_LAYERS), 0
+    keeper = KeyKeeper(torch.float32, KEY_HEADS, HEAD_DIM, NUM_LAYERS, MAX_ROWS, kept_keys.MAX_BYTES)
+    cache, began = Cache(), 0
     for lengths, num_leaving in plan:
         for name in list(cache.rows)[:num_leaving]:
             cache.leave(name)
@@ -79,10 +83,22 @@ def test_rows_that_are_too_uneven_or_too_large_are_not_kept() -> None:
     def rows(*lengths: int) -> list[DecodingRow]:
         return [DecodingRow(str(place), place, torch.arange(length)) for place, length in enumerate(lengths)]
 
-    keeper = KeyKeeper(torch.float32, WIDTH, NUM_LAYERS)
+    keeper = KeyKeeper(torch.float32, KEY_HEADS, HEAD_DIM, NUM_LAYERS, MAX_ROWS, kept_keys.MAX_BYTES)
     assert keeper.plan(rows(100, 90)) is not None
     assert keeper.plan(rows(5, 6, 7, 3000)) is None
     assert keeper.plan([]) is None
-    fitting = kept_keys.MAX_BYTES // (2 * NUM_LAYERS * kept_keys.ROW_STEP * WIDTH * 4)
+    fitting = kept_keys.MAX_BYTES // (2 * NUM_LAYERS * KEY_HEADS * HEAD_DIM * 4)
     assert keeper.plan(rows(fitting)) is not None
     assert keeper.plan(rows(fitting + 1)) is None
+
+
+def test_a_request_id_that_comes_again_meets_no_keys_of_its_first_row() -> None:
+    first = Request("What?", (picture("sq448.png"),), request_id="same", ignore_eos=True)
+    second = Request("Which of them?", (picture("frame0.jpg"),), request_id="same", ignore_eos=True, max_new_tokens=10)
+    with Engine.from_pretrained(TINY, SMALL) as engine:
+        expected = engine.submit(second).result(60).token_ids
+        # So many tokens that the first row's keys end where the second row's will begin to grow.
+        surplus = engine.count_prompt_tokens(second) - engine.count_prompt_tokens(first)
+    with Engine.from_pretrained(TINY, SMALL) as engine:
+        engine.submit(replace(first, max_new_tokens=surplus + 1)).result(60)
+        assert engine.submit(second).result(60).token_ids == expected

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from ovis_engine.attention import set_attention
 from ovis_engine.batching import DecodeLoop
 from ovis_engine.checkpoint import load_model
-from ovis_engine.packed_layer import PackedLayer, Rotations, pack_layers
+from ovis_engine.packed_layer import PackedLayer, Rotations
+from ovis_engine.packed_model import PackedModel, pack_layers
 from ovis_engine.packing import packing_pays
 from ovis_engine.row import Row
 from ovis_engine.usage import LoopLimits, RowEnd
@@ -86,3 +87,16 @@ def test_all_layers_are_replaced_or_none() -> None:
     capped = language_model(MODELS / "ovis1.6-gemma2-tiny", torch.bfloat16)
     assert not pack_layers(capped)
     assert not any(type(layer) is PackedLayer for layer in capped.model.layers)
+
+
+@torch.inference_mode()
+def test_a_packed_model_gives_the_plain_models_logits_of_the_tokens_asked_for() -> None:
+    packed = language_model(MODELS / "ovis2-tiny", torch.float32)
+    assert PackedModel.of(packed) is None
+    assert pack_layers(packed)
+    model = PackedModel.of(packed)
+    assert model is not None
+    token_ids, wanted = torch.arange(5, 45)[None], torch.tensor([3, 39])
+    found = model(input_ids=token_ids, position_ids=torch.arange(40)[None], logits_to_keep=wanted).logits
+    plain = language_model(MODELS / "ovis2-tiny", torch.float32)(token_ids).logits
+    torch.testing.assert_close(found, plain[:, wanted], atol=1e-4, rtol=1e-4)

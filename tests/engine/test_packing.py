@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ovis_engine.packed_layer import pack_layers
+from ovis_engine.aimv2 import RMSNorm
+from ovis_engine.packed_model import pack_layers
 from ovis_engine.packing import (
     PackedGatedMlp,
     PackedLinear,
@@ -80,3 +81,10 @@ def test_a_packed_model_says_nearly_what_the_plain_one_says() -> None:
 def test_float32_is_never_packed() -> None:
     assert not packing_pays(CPU, torch.float32)
     assert not packing_pays(torch.device("cuda"), torch.bfloat16)
+
+
+def test_the_towers_norm_in_bfloat16_is_the_float32_one_rounded() -> None:
+    norm, hidden = RMSNorm(48, 1e-5), torch.randn(3, 7, 48).to(torch.bfloat16)
+    norm.weight.data.uniform_(0.5, 2)
+    with torch.inference_mode():
+        torch.testing.assert_close(norm(hidden), norm(hidden.float()).to(torch.bfloat16), atol=0, rtol=0.01)
