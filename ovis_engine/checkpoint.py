@@ -84,6 +84,7 @@ def empty_model(config: OvisConfig, dtype: torch.dtype) -> OvisModel:
         with _usable("llm_config"):
             text_config = CONFIG_MAPPING[config.text["model_type"]].from_dict(config.text)
             language_model: PreTrainedModel = AutoModelForCausalLM.from_config(text_config, dtype=dtype)
+            language_model.tie_weights()  # left out with the first values
         with _usable("visual_tokenizer_config"):
             return OvisModel(config, language_model)
 
