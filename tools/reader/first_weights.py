@@ -32,7 +32,8 @@ POSITION_WIDTH = 24
 WAVES = POSITION_WIDTH // 4
 CONTENT_WIDTH = TOWER_WIDTH - POSITION_WIDTH
 
-#: Patches (down, right) that the heads of the first layer look at.
+#: Blocks whose heads look at the eight patches around, and where (down, right) those are.
+NEAR_BLOCKS = 2
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 
@@ -139,10 +140,11 @@ def _block_diagonal(*blocks: Tensor) -> Tensor:
 
 
 def _begin_block(block: Aimv2Block, number: int) -> None:
-    """Heads of the first block look at the eight neighbours; of later ones at what is beside, before and above."""
+    """Heads of the first blocks look at the eight neighbours; of later ones at what is beside, before and above."""
     heads, width = block.num_heads, TOWER_WIDTH // block.num_heads
     nothing, here = torch.zeros(2 * WAVES, 2 * WAVES), _shifted(0)
-    if number == 0:
+    near = number < NEAR_BLOCKS
+    if near:
         looks: list[tuple[Tensor, Tensor] | None] = [(_shifted(down), _shifted(right)) for down, right in NEIGHBOURS]
     else:
         beside = [(here, _shifted(right)) for right in (-1, 1, -2)]
@@ -159,10 +161,11 @@ def _begin_block(block: Aimv2Block, number: int) -> None:
         offered[:POSITION_WIDTH, CONTENT_WIDTH:] = sharpness * torch.eye(POSITION_WIDTH)
         query[rows] = wanted + 0.02 * torch.randn(width, TOWER_WIDTH)
         key[rows] = offered + 0.02 * torch.randn(width, TOWER_WIDTH)
-        if number == 0:
+        if near:
+            # A head is narrow: each block brings the next finer share of what a neighbour shows.
             value[rows] = 0
-            value[rows, 1 : 1 + width] = torch.eye(width)
-    nn.init.orthogonal_(block.proj.weight, 0.7 if number == 0 else 0.4)
+            value[rows, 1 + number * width : 1 + (number + 1) * width] = torch.eye(width)
+    nn.init.orthogonal_(block.proj.weight, 0.7 if near else 0.4)
     block.fc2.weight *= 0.5
     # Positions stay clean: no layer writes over them.
     block.proj.weight[CONTENT_WIDTH:] = 0

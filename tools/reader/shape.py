@@ -29,7 +29,7 @@ VOCAB_SIZE = 259
 #: Positions of one sequence, as `contract.catalogue` has it; five tiles and what stands on them fit.
 MAX_CONTEXT = 4096
 
-TOWER_WIDTH, TOWER_LAYERS = 192, 5
+TOWER_WIDTH, TOWER_LAYERS = 192, 6
 TEXT_WIDTH, TEXT_LAYERS, TEXT_HEADS = 160, 4, 5
 
 
