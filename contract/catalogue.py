@@ -85,7 +85,7 @@ CATALOGUE: dict[str, ModelCard] = {
         ModelCard(
             name="ovis2-reader",
             hub_id=None,
-            params_b=0.0044,
+            params_b=0.0034,
             context_tokens=4096,
             tile_side=336,
             tokens_per_tile=576,

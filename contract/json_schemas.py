@@ -69,7 +69,8 @@ def follows(schema: Mapping[str, Any], value: object) -> bool:
     kind = _validator_class(schema)
     work = _Work()
     keywords: dict[str, _Keyword] = {name: partial(work.do, keyword) for name, keyword in kind.VALIDATORS.items()}
-    keywords |= {"$ref": partial(work.do_once, kind.VALIDATORS["$ref"]), "pattern": _accept}
+    references = {name: partial(work.do_once, kind.VALIDATORS[name]) for name in _REFERENCES if name in keywords}
+    keywords |= {**references, "pattern": _accept}
     try:
         return bool(extend(kind, keywords)(schema, registry=Registry()).is_valid(value))
     except (_TooMuchWorkError, RecursionError):
@@ -90,6 +91,7 @@ class _Work:
         self._left = MAX_WORK
         # By the identities of a reference and of what it was asked of; both are kept, so that neither is used again.
         self._seen: dict[tuple[int, int], tuple[bool, Any, Any]] = {}
+        self._begun: set[tuple[int, int]] = set()
 
     def do(
         self, keyword: _Keyword, validator: Validator, argument: Any, instance: Any, schema: Any
@@ -103,9 +105,13 @@ class _Work:
     def do_once(
         self, keyword: _Keyword, validator: Validator, argument: Any, instance: Any, schema: Any
     ) -> Iterator[jsonschema.ValidationError]:
-        """Look at one keyword, or say what it said of this value."""
+        """Look at one keyword, or say what it said of this value. A reference that leads back to itself has no end."""
         key = (id(schema), id(instance))
         if key not in self._seen:
+            # Not left to Python's own limit: a library in the chain that isn't Python's makes a panic of that error.
+            if key in self._begun:
+                raise _TooMuchWorkError
+            self._begun.add(key)
             error = next(self.do(keyword, validator, argument, instance, schema), None)
             self._seen[key] = (error is None, schema, instance)
         if not self._seen[key][0]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -177,6 +178,15 @@ def test_a_conversion_over_its_other_limits_gives_no_pages(web: str, limits: dic
         pool.close()
 
 
+def is_converting(pid: int) -> bool:
+    """Whether a process, or one that it started, has LibreOffice at work; those in between come and go."""
+    for one in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if one.name() == "soffice.bin":
+                return True
+    return False
+
+
 @needs_libreoffice
 def test_a_worker_that_stops_leaves_nothing_of_a_conversion(web: str) -> None:
     pool = pool_of(media_processes=1)
@@ -192,7 +202,7 @@ def test_a_worker_that_stops_leaves_nothing_of_a_conversion(web: str) -> None:
     looking = threading.Thread(target=look)
     looking.start()
     (pid,) = pool.pids()
-    while not any(one.name() == "soffice.bin" for one in psutil.Process(pid).children(recursive=True)):
+    while not is_converting(pid):
         assert looking.is_alive()
     pool.close()
     looking.join()
