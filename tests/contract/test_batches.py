@@ -138,7 +138,8 @@ class Batch:
     def _end(self) -> None:
         for held in [*self.lost, *([self.held] if self.held else [])]:
             if run(self.client, finalize_batch(self.id, held.token)) not in ("waiting", "lost", "validating"):
-                assert held is self.held
+                # Who stopped working still holds it until another does.
+                assert held is (self.held or self.lost[-1])
                 assert self.record.under_way == 0
                 run(self.client, end_batch(self.id, held.token))
 

@@ -179,7 +179,7 @@ PDFS: dict[str, tuple[Callable[[], bytes], set[str]]] = {
     "javascript": (lambda: document([lines(["hello"])], catalogue=SCRIPT), {FINE}),
     "launch action": (lambda: document([lines(["hello"])], catalogue=LAUNCH), {FINE}),
     "page tree that loops": (tree_that_loops, {DAMAGED, FINE}),
-    "form that draws itself": (form_that_draws_itself, {FINE, DAMAGED, DIED}),
+    "form that draws itself": (form_that_draws_itself, {FINE, DAMAGED, DIED, LIMIT}),
     "forms that multiply": (forms_that_multiply, {FINE, LIMIT, DIED}),
     "length of itself": (length_of_itself, {FINE, DAMAGED}),
     "broken xref": (lambda: document([lines(["hello"])]).replace(b"0000000", b"0000007"), {FINE, DAMAGED}),
