@@ -49,8 +49,9 @@ def _problem(scope: Scope, error: FleetError, errors: Sequence[FieldError]) -> R
 
 
 def _openai(error: FleetError, errors: Sequence[FieldError]) -> Response:
-    pointer = (errors[0].pointer or errors[0].parameter) if errors else None
-    text = openai_error(error.info(), pointer).model_dump_json()
+    info = error.info()
+    pointer = (errors[0].pointer or errors[0].parameter) if errors else info.pointer
+    text = openai_error(info, pointer).model_dump_json()
     return Response(text, status_code=openai_status(error.code), media_type="application/json")
 
 
@@ -62,9 +63,7 @@ def install_handlers(app: FastAPI) -> None:
 
 async def _on_fleet_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, FleetError)
-    pointer = exc.info().pointer
-    errors = (FieldError(detail=str(exc), pointer=pointer),) if pointer else ()
-    return problem_response(request.scope, exc, errors)
+    return problem_response(request.scope, exc)
 
 
 async def _on_refused(request: Request, exc: Exception) -> Response:

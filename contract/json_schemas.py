@@ -69,8 +69,8 @@ def follows(schema: Mapping[str, Any], value: object) -> bool:
     kind = _validator_class(schema)
     work = _Work()
     keywords: dict[str, _Keyword] = {name: partial(work.do, keyword) for name, keyword in kind.VALIDATORS.items()}
-    references = {name: partial(work.do_once, kind.VALIDATORS[name]) for name in _REFERENCES if name in keywords}
-    keywords |= {**references, "pattern": _accept}
+    # The grammar takes no other kind of reference.
+    keywords |= {"$ref": partial(work.do_once, kind.VALIDATORS["$ref"]), "pattern": _accept}
     try:
         return bool(extend(kind, keywords)(schema, registry=Registry()).is_valid(value))
     except (_TooMuchWorkError, RecursionError):
@@ -89,9 +89,9 @@ class _Work:
 
     def __init__(self) -> None:
         self._left = MAX_WORK
-        # By the identities of a reference and of what it was asked of; both are kept, so that neither is used again.
-        self._seen: dict[tuple[int, int], tuple[bool, Any, Any]] = {}
-        self._begun: set[tuple[int, int]] = set()
+        # Whether a reference's value follows, None while that is found out: by the identities of both, which are kept
+        # so that neither is used again.
+        self._seen: dict[tuple[int, int], tuple[bool | None, Any, Any]] = {}
 
     def do(
         self, keyword: _Keyword, validator: Validator, argument: Any, instance: Any, schema: Any
@@ -108,13 +108,14 @@ class _Work:
         """Look at one keyword, or say what it said of this value. A reference that leads back to itself has no end."""
         key = (id(schema), id(instance))
         if key not in self._seen:
-            # Not left to Python's own limit: a library in the chain that isn't Python's makes a panic of that error.
-            if key in self._begun:
-                raise _TooMuchWorkError
-            self._begun.add(key)
+            self._seen[key] = (None, schema, instance)
             error = next(self.do(keyword, validator, argument, instance, schema), None)
             self._seen[key] = (error is None, schema, instance)
-        if not self._seen[key][0]:
+        followed, _, _ = self._seen[key]
+        if followed is None:
+            # Not left to Python's own limit: a library in the chain that isn't Python's makes a panic of that error.
+            raise _TooMuchWorkError
+        if not followed:
             yield jsonschema.ValidationError("not what the reference leads to")
 
 

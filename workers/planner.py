@@ -61,7 +61,7 @@ class Planner:
         source = spec.inputs[0]
         trusted = isinstance(source, ObjectInput)
         url = self.blobs.presigned_get(source.bucket, source.key) if isinstance(source, ObjectInput) else source.url
-        probe = self.media.probe(url, trusted=trusted, go_on=go_on)
+        probe = self.media.asking(go_on).probe(url, trusted=trusted)
         plan = Plan((), spec.estimated_cost(card))
         plan = replace(plan, units=units_of(spec, probe, self.max_parts))
         if spec.kind == "video":

@@ -134,9 +134,9 @@ def test_indices_are_the_middles_of_equal_stretches() -> None:
 
 @given(
     total=st.integers(1, 5_000),
-    rate=st.fractions(Fraction(1, 10), 120),
+    rate=st.fractions(Fraction(1, 10), 240),
     fps=st.none() | st.floats(0.01, 120),
-    num_frames=st.none() | st.integers(1, 50),
+    num_frames=st.none() | st.integers(1, 300),
     start_s=st.floats(0, 100),
     end_s=st.none() | st.floats(0, 100),
 )
@@ -150,7 +150,7 @@ def test_frames_can_be_counted_without_their_numbers(
         with pytest.raises(NoVideoFramesError):
             sampling.count(total, rate)
     else:
-        assert sampling.count(total, rate) == len(numbers)
+        assert sampling.count(total, rate) == len(numbers) > 0
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -223,27 +223,6 @@ def test_both_readers_give_equal_pixels_of_avi(
     ours, theirs = (read_frames(reader, clip) for reader in (PyAvReader(), MoviePyReader()))
     assert [frame.tobytes() for frame in ours] == [frame.tobytes() for frame in theirs]
     assert len(ours) == 12
-
-
-@given(
-    total=st.integers(1, 3000),
-    rate=st.fractions(min_value=1, max_value=240, max_denominator=1001),
-    num_frames=st.none() | st.integers(1, 300),
-    fps=st.none() | st.floats(0.01, 120),
-    start_s=st.floats(0, 20),
-    length_s=st.none() | st.floats(0.01, 100),
-)
-def test_frames_are_counted_as_they_are_listed(
-    total: int, rate: Fraction, num_frames: int | None, fps: float | None, start_s: float, length_s: float | None
-) -> None:
-    sampling = Sampling(num_frames, fps, start_s, None if length_s is None else start_s + length_s)
-    try:
-        numbers = sampling.numbers(total, rate)
-    except NoVideoFramesError:
-        with pytest.raises(NoVideoFramesError):
-            sampling.count(total, rate)
-    else:
-        assert sampling.count(total, rate) == len(numbers) > 0
 
 
 def test_a_header_that_claims_a_day_costs_no_memory(tmp_path: Path) -> None:

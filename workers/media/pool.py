@@ -80,7 +80,6 @@ class MediaPool:
         *,
         trusted: bool,
         timeout_s: float | None = None,
-        go_on: Callable[[], None] | None = None,
         look: Probe | None = None,
     ) -> DocumentProbe | VideoProbe:
         """Look at a document or a clip without rendering it: its pages and their sizes, or its length.
@@ -89,14 +88,12 @@ class MediaPool:
             url: As `prepare`.
             trusted: As `prepare`.
             timeout_s: Seconds that it may take at most; None leaves the setting.
-            go_on: Called every second, while no process is free and while one looks. What it raises ends the wait,
-                and the process that looks.
             look: What is looked for; None is nothing but that.
 
         Raises:
             FleetError: As `prepare`.
         """
-        answer = self._run(url, trusted, look or Probe(), timeout_s, go_on)
+        answer = self._run(url, trusted, look or Probe(), timeout_s)
         assert isinstance(answer, DocumentProbe | VideoProbe)
         return answer
 
@@ -141,27 +138,19 @@ class MediaPool:
         assert isinstance(answer, Frames)
         return answer
 
-    def _run(
-        self,
-        url: str,
-        trusted: bool,
-        work: Work,
-        timeout_s: float | None = None,
-        go_on: Callable[[], None] | None = None,
-    ) -> Answer:
+    def _run(self, url: str, trusted: bool, work: Work, timeout_s: float | None = None) -> Answer:
         settings = self._settings
         origin = Origin(url, trusted, settings.egress_allow_http, tuple(map(str, settings.egress_allow_cidrs)))
         limits = self._limits
         if timeout_s is not None:
             limits = replace(limits, timeout_s=min(timeout_s, limits.timeout_s))
         job = MediaJob(origin, work, limits, self._office_command)
-        go_on = go_on or self._go_on
-        child = self._take(go_on)
+        child = self._take()
         ends = time.monotonic() + limits.timeout_s + _MARGIN_S
         healthy = False
         answer: Answer | None = None
         try:
-            self._ask(child, job, ends, go_on)
+            self._ask(child, job, ends)
             with self._ended_at(ends, child, job):
                 header = protocol.receive_header(child.connection)
                 if header["ok"]:
@@ -194,17 +183,17 @@ class MediaPool:
             self._children.add(child)
         return child
 
-    def _take(self, go_on: Callable[[], None]) -> MediaProcess:
-        """Wait for a free process for as long as ``go_on`` doesn't raise."""
+    def _take(self) -> MediaProcess:
+        """Wait for a free process for as long as the holder doesn't mind."""
         while True:
-            go_on()
+            self._go_on()
             try:
                 child = self._idle.get(timeout=_ASK_S)
                 break
             except queue.Empty:
                 continue
         try:
-            go_on()
+            self._go_on()
             return self._living(child)
         except BaseException:
             self._idle.put(child)
@@ -226,13 +215,13 @@ class MediaPool:
                 return child
         return self._spawn()
 
-    def _ask(self, child: MediaProcess, job: MediaJob, ends: float, go_on: Callable[[], None]) -> None:
-        """Wait until the answer begins, but no longer than ``ends`` and as long as ``go_on`` doesn't raise."""
+    def _ask(self, child: MediaProcess, job: MediaJob, ends: float) -> None:
+        """Wait until the answer begins, but no longer than ``ends`` and as long as the holder doesn't mind."""
         protocol.send_job(child.connection, job)
         while (left_s := ends - time.monotonic()) > 0:
             if child.connection.poll(min(_ASK_S, left_s)):
                 return
-            go_on()
+            self._go_on()
         raise self._late(job)
 
     @contextmanager
